@@ -1,0 +1,77 @@
+# Every target installs what it needs first, into target/, dist/ or the cache (TOLLGATE_CACHE, else ~/.cache/tollgate).
+# tools/ has the steps; this file only says which belong together.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.SILENT:
+.ONESHELL:
+# The steps share cargo's locks and two cores; side by side they only wait for each other.
+.NOTPARALLEL:
+
+ENVOYS = envoy="$$(tools/envoy.sh)"; oldest="$$(tools/envoy.sh oldest)"; python="$$(tools/python.sh)"
+
+.PHONY: help
+help: ## list the targets
+	awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: ## install everything the other targets need, once
+	tools/rust.sh rustfmt clippy
+	tools/wasm-cargo.sh setup
+	$(ENVOYS)
+	runner="$$(tools/wasm-test-runner.sh)"
+	echo "set up: $$python, $$envoy, $$oldest, $$runner"
+
+.PHONY: filter
+filter: ## build the filter: dist/tollgate.wasm
+	tools/filter.sh filter dist/tollgate.wasm
+
+.PHONY: filter-test
+filter-test: ## build it with traps on demand, for tests: dist/tollgate-test.wasm
+	tools/filter.sh test-trap dist/tollgate-test.wasm
+
+.PHONY: demo
+demo: filter ## send calls through a real Envoy and print what they cost
+	envoy="$$(tools/envoy.sh)"; python="$$(tools/python.sh)"
+	TOLLGATE_ENVOY="$$envoy" exec "$$python" envoy/demo.py
+
+.PHONY: run
+run: filter ## the demo's Envoy, left up on 127.0.0.1:10000 until Ctrl-C
+	envoy="$$(tools/envoy.sh)"; python="$$(tools/python.sh)"
+	TOLLGATE_ENVOY="$$envoy" exec "$$python" envoy/demo.py --run
+
+.PHONY: test
+test: test-rust test-node test-envoy ## all tests
+
+.PHONY: test-rust
+test-rust: filter filter-test ## unit, golden and property tests, and the compiled module in-process
+	tools/rust.sh
+	cargo test --workspace
+
+.PHONY: test-node
+test-node: ## the core's unit tests on wasm32 under Node
+	tools/test-node.sh
+
+.PHONY: test-envoy
+test-envoy: filter filter-test ## end to end on the newest and the oldest supported Envoy
+	$(ENVOYS)
+	TOLLGATE_ENVOY="$$envoy" TOLLGATE_ENVOY_OLDEST="$$oldest" "$$python" -m pytest -q tests/envoy
+
+.PHONY: check
+check: ## formatting, lints for native and wasm32, documentation; warnings are errors
+	tools/rust.sh rustfmt clippy
+	echo "==> cargo fmt --check"
+	cargo fmt --all --check
+	echo "==> cargo clippy"
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	echo "==> cargo clippy for wasm32"
+	tools/wasm-cargo.sh clippy --quiet --lib --features filter -- -D warnings
+	tools/wasm-cargo.sh clippy --quiet --lib --features test-trap -- -D warnings
+	echo "==> cargo doc"
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace
+
+.PHONY: clean
+clean: ## remove target/ and dist/ (the cache stays)
+	rm -rf target dist

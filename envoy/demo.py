@@ -1,0 +1,323 @@
+"""The demo: a real Envoy with the filter, a replay provider, real clients, and what each call cost.
+
+`make demo` sends eight calls through the shipped envoy.yaml, waits for their usage records and prints one table. Every
+record is compared with what the replay provider served and with the prices in envoy.yaml, so the demo fails when the
+filter is wrong. `make run` leaves the stack up on 127.0.0.1:10000 and prints a line for each call that passes. Nothing
+leaves this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+# Until there is something to stop, Ctrl-C just ends this; a traceback out of an import helps nobody.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+try:
+    import openai
+    from support import envoy_config
+    from support.replay import fixtures
+    from support.stack import Stack, StackError
+except ImportError as missing:
+    sys.exit(f"demo: {missing.name or missing} is not installed for this Python: run it with `make demo`")
+
+DEMO_DIR = ROOT / "target" / "demo"
+# A pause after each event of a stream, so that it can be seen to be one.
+EVENT_DELAY_MS = 25
+RECORD_SECONDS = 15.0
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+WHO = ("department", "feature", "user")
+TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+UNATTRIBUTED = "unattributed"
+PICO = Decimal(10) ** -12
+
+Record = dict[str, Any]
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call: how to send it (returns the id that the filter put on the answer) and what its record must say."""
+
+    title: str
+    send: Callable[[], str | None]
+    model: str
+    headers: dict[str, str] = field(default_factory=dict)
+    fixture: str | None = None
+    expect: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+    def expected(self, prices: list[dict[str, Any]]) -> dict[str, Any]:
+        """The record's fields; None where a field must be absent."""
+        wanted: dict[str, Any] = {"type": "usage", "request_model": self.model, "status": 200}
+        wanted |= {name: self.headers.get(f"x-cost-{name}") for name in WHO}
+        if self.fixture is not None:
+            usage = fixtures()[self.fixture].meta["usage"]
+            wanted |= {name: usage.get(name) for name in TOKENS}
+            wanted |= {"end_reason": "complete", "usage_source": "reported", **cost(self.model, usage, prices)}
+        return wanted | self.expect
+
+
+def cost(model: str, usage: dict[str, int], prices: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the price table in envoy.yaml makes of a usage, computed apart from the filter."""
+    rates = next((p["rates"] for p in prices if any(fnmatchcase(model, m) for m in [p["model"], *p["aliases"]])), None)
+    if rates is None:
+        return {"price_status": "unknown_model", "cost_picousd": None}
+    cached = usage.get("cached_input_tokens", 0)
+    # USD per million tokens is micro-dollars per token, a million pico-dollars.
+    micro_usd = (
+        (usage["input_tokens"] - cached) * Decimal(rates["input"])
+        + cached * Decimal(rates["cached_input"])
+        + usage["output_tokens"] * Decimal(rates["output"])
+    )
+    return {"price_status": "priced", "cost_picousd": int(micro_usd * 1_000_000)}
+
+
+def calls(url: str) -> list[Call]:
+    """The calls of the demo, in order."""
+
+    def sdk(headers: dict[str, str]) -> openai.OpenAI:
+        # No retries: one call, one record.
+        return openai.OpenAI(base_url=f"{url}/v1", api_key="sk-demo", max_retries=0, default_headers=headers)
+
+    def plain(call: Call, extra: dict[str, str]) -> str | None:
+        try:
+            raw = sdk(call.headers).chat.completions.with_raw_response.create(
+                model=call.model, messages=HELLO, extra_headers=extra
+            )
+        except openai.APIStatusError as error:
+            return error.response.headers.get("x-tollgate-id")
+        return raw.headers.get("x-tollgate-id")
+
+    def streamed(call: Call, stop_after: int | None) -> str | None:
+        raw = sdk(call.headers).chat.completions.with_raw_response.create(
+            model=call.model, messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+        stream = raw.parse()
+        for number, _event in enumerate(stream, start=1):
+            if number == stop_after:
+                stream.close()
+                break
+        return raw.headers.get("x-tollgate-id")
+
+    def curl(call: Call, *options: str) -> str | None:
+        body = json.dumps({"model": call.model, "messages": HELLO})
+        sent = [word for name, value in call.headers.items() for word in ("-H", f"{name}: {value}")]
+        command = ["curl", "-sS", "-m", "20", "-D", "-", "-o", "/dev/null", *options, *sent]
+        command += ["-H", "content-type: application/json", "-d", body, f"{url}/v1/chat/completions"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise StackError(f"curl failed: {done.stderr.strip()}")
+        pairs = (line.partition(":") for line in done.stdout.splitlines())
+        return next((value.strip() for name, _, value in pairs if name.lower() == "x-tollgate-id"), None)
+
+    def who(department: str, feature: str, user: str, **more: str) -> dict[str, str]:
+        named = {"department": department, "feature": feature, "user": user, **more}
+        return {f"x-cost-{name.replace('_', '-')}": value for name, value in named.items()}
+
+    def made(title: str, how: Callable[..., str | None], *arguments: Any, **rest: Any) -> Call:
+        call = Call(title, lambda: how(call, *arguments), **rest)
+        return call
+
+    return [
+        made("SDK", plain, {}, model="gpt-4o-mini", headers=who("support", "chatbot", "u-1042"),
+             fixture="openai-chat-json.json"),
+        made("SDK, streamed", streamed, None, model="gpt-4o",
+             headers=who("support", "ticket-summary", "u-2077", session="JIRA-2341"),
+             fixture="openai-chat-sse-usage.sse", expect={"session": "JIRA-2341", "stream": True}),
+        made("SDK, cache, reasoning", plain, {}, model="gpt-5",
+             headers=who("finance", "invoice-check", "u-0003", gl_account="6420"),
+             fixture="openai-chat-json-cached-reasoning.json", expect={"gl_account": "6420"}),
+        made("curl, gzip answer", curl, "--compressed", "-H", "x-replay-gzip: 1", model="gpt-4o",
+             headers=who("product", "search", "u-0815"), fixture="openai-chat-json.json"),
+        made("SDK, no headers", plain, {}, model="gpt-4o-mini", fixture="openai-chat-json.json"),
+        made("curl, unknown model", curl, model="acme-chat-9b", headers=who("support", "triage", "u-1042"),
+             fixture="openai-chat-json-unknown-model.json"),
+        made("SDK, provider fails", plain, {"x-replay-status": "500"}, model="gpt-4o",
+             headers=who("support", "chatbot", "u-1042"),
+             expect={"status": 500, "usage_source": "none", "output_tokens": None}),
+        made("SDK, hangs up", streamed, 12, model="gpt-4o", headers=who("product", "drafts", "u-0815"),
+             expect={"end_reason": "client_abort"}),
+    ]
+
+
+def problems(call: Call, records: list[Record], logged: list[Record], prices: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with a call's record."""
+    if call.id is None:
+        return ["the answer carries no x-tollgate-id: is dist/tollgate.wasm current?"]
+    found = [r for r in records if r.get("id") == call.id]
+    if len(found) != 1:
+        return [f"{len(found)} records at the collector, expected one"]
+    wanted = call.expected(prices)
+    wrong = [f"{k} is {found[0].get(k)!r}, expected {v!r}" for k, v in wanted.items() if found[0].get(k) != v]
+    in_log = [r for r in logged if r.get("id") == call.id]
+    if len(in_log) != 1:
+        wrong.append(f"{len(in_log)} records in the access log, expected one")
+    elif in_log[0].get("cost_picousd") != found[0].get("cost_picousd"):
+        wrong.append("the access log names another cost")
+    return wrong
+
+
+def usd(picousd: int | None) -> str:
+    """Pico-dollars as exact dollars, with at least seven decimals so that columns line up; a dash when unknown."""
+    if picousd is None:
+        return "-"
+    whole, _, fraction = f"{Decimal(picousd) * PICO:.12f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(7, '0')}"
+
+
+COLUMNS = ("call", "who (department / feature / user)", "model", "in", "out", "cost USD", "status, end", "usage")
+
+
+def row(title: str, record: Record) -> tuple[str, ...]:
+    """A record as a line of the table."""
+    named = [record[name] for name in WHO if record.get(name) is not None]
+    model = record.get("response_model") or record.get("request_model") or "-"
+    price = usd(record.get("cost_picousd"))
+    if price == "-" and record.get("price_status") == "unknown_model":
+        price = "unknown model"
+    counts = [str(record.get(name, "-")) for name in ("input_tokens", "output_tokens")]
+    end = f"{record.get('status', '-')} {record.get('end_reason', '-')}"
+    return (title, " / ".join(named) or UNATTRIBUTED, model, *counts, price, end, str(record.get("usage_source", "-")))
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as they need; numbers to the right."""
+    widths = [max(len(line[i]) for line in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
+    for line in [COLUMNS, tuple("-" * w for w in widths), *rows]:
+        cells = [c.rjust(w) if i in (3, 4, 5) else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))]
+        print("  ".join(cells).rstrip())
+
+
+def print_totals(records: list[Record]) -> None:
+    """Sums over what is known, and how much is not."""
+    spent = sum(r.get("cost_picousd", 0) for r in records)
+    nobody = sum(r.get("cost_picousd", 0) for r in records if r.get("department") is None)
+    tokens = [sum(r.get(name, 0) for r in records) for name in ("input_tokens", "output_tokens")]
+    unknown = sum("cost_picousd" not in r for r in records)
+    print(f"\n{len(records)} records, {tokens[0]} tokens in, {tokens[1]} out, {usd(spent)} USD,")
+    print(f"of which {usd(nobody)} USD {UNATTRIBUTED}; {unknown} calls of unknown cost")
+
+
+def print_record(record: Record) -> None:
+    """A record as JSON, a line a field."""
+    fields = [f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in record.items()]
+    print("{\n" + ",\n".join(fields) + "\n}")
+
+
+def demo(stack: Stack) -> int:
+    """Send the calls, wait, print, check."""
+    prices = envoy_config.filter_config(envoy_config.load())["prices"]["models"]
+    todo = calls(stack.client.url)
+    print(f"Envoy with Tollgate is up; sending {len(todo)} calls", flush=True)
+    for call in todo:
+        call.id = call.send()
+    patience = RECORD_SECONDS if any(call.id for call in todo) else 1
+    try:
+        stack.sink.wait_for(len(todo), patience)
+        stack.wait_access_log(len(todo), patience)
+    except (TimeoutError, StackError) as late:
+        print(f"demo: {late}", file=sys.stderr)
+    records, logged = list(stack.sink.records), stack.access_log()
+    by_id = {r.get("id"): r for r in records}
+    print()
+    print_table([row(call.title, by_id[call.id]) for call in todo if call.id in by_id])
+    print_totals(records)
+    if sample := by_id.get(todo[1].id):
+        print(f"\nThe record of \"{todo[1].title}\":")
+        print_record(sample)
+    print(f"\nrecords:    {shown(stack.records_path)}\naccess log: {shown(stack.access_log_path)}")
+    failures = [f"{call.title}: {p}" for call in todo for p in problems(call, records, logged, prices)]
+    if len(records) != len(todo):
+        failures.append(f"{len(records)} records for {len(todo)} calls")
+    leaked = {name.lower() for r in list(stack.replay.requests) for name, _ in r["headers"]}
+    failures += [f"the provider saw {name}" for name in sorted(leaked) if name.startswith("x-cost-")]
+    for failure in failures:
+        print(f"demo: {failure}", file=sys.stderr)
+    if not failures:
+        print(f"checked: {len(records)} records, tokens and costs exact, no X-Cost-* header reached the provider")
+    elif said := stack.log().strip():
+        print(f"demo: Envoy said:\n{said}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def shown(path: Path) -> str:
+    """A path as people type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def run(stack: Stack) -> int:
+    """Print what to type, then a line for each record, until interrupted."""
+    admin = f"http://127.0.0.1:{stack.admin_port}"
+    typed = f"curl -sN {stack.client.url}/v1/chat/completions -H 'content-type: application/json' \\\n    "
+    named = "-H 'x-cost-feature: chatbot' -H 'x-cost-department: support' \\\n    "
+    asked = '"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]'
+    streaming = '"stream": true, "stream_options": {"include_usage": true}'
+    print(f"""Envoy with Tollgate is up. A call, the same streamed, the metrics, the records:
+
+  {typed}{named}-d '{{{asked}}}'
+
+  {typed}{named}-d '{{{asked}, {streaming}}}'
+
+  curl -s {admin}/stats/prometheus | grep ^tollgate_
+
+  tail -f {shown(stack.access_log_path)}
+
+Ctrl-C ends it. Each call appears here when its record reaches the collector:
+""", flush=True)
+    seen = 0
+    while stack.running():
+        for record in stack.sink.records[seen:]:
+            print("  ".join(row(str(record.get("ts", "")), record)), flush=True)
+            seen += 1
+        time.sleep(0.1)
+    print(f"demo: Envoy ended by itself:\n{stack.log()}", file=sys.stderr)
+    return 1
+
+
+def main() -> int:
+    """Parse, start, play, stop."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", action="store_true", help="leave the stack up until Ctrl-C")
+    options = parser.parse_args()
+    if not options.run and shutil.which("curl") is None:
+        sys.exit("demo: curl is not installed; with Debian or Ubuntu: apt-get install curl")
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    shutil.rmtree(DEMO_DIR, ignore_errors=True)
+    try:
+        with Stack(fixed_ports=True, event_delay_ms=EVENT_DELAY_MS, directory=DEMO_DIR) as stack:
+            return run(stack) if options.run else demo(stack)
+    except StackError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except Interrupted:
+        print()
+        return 0 if options.run else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

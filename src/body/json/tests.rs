@@ -1,0 +1,177 @@
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const PATHS: Paths<&str> = &[
+    (&["model"], "model"),
+    (&["usage"], "usage"),
+    (&["usage", "prompt_tokens"], "prompt_tokens"),
+    (&["usage", "details", "cached"], "cached"),
+    (&["choices", EACH, "finish_reason"], "finish_reason"),
+    (&["tools", EACH], "tool"),
+    (&["stream"], "stream"),
+];
+
+fn show(name: &str, value: Value<'_>) -> String {
+    format!("{name}={value:?}")
+}
+
+fn scan_in(pieces: &[&[u8]]) -> (Vec<String>, bool) {
+    let mut seen = Vec::new();
+    let mut sink = |name: &str, value: Value<'_>| seen.push(show(name, value));
+    let mut scanner = Scanner::new(PATHS);
+    for piece in pieces {
+        scanner.feed(piece, &mut sink);
+    }
+    scanner.finish(&mut sink);
+    (seen, scanner.is_complete())
+}
+
+/// Scans `text` whole and in pieces of every small size; all must agree.
+fn scan(text: &str) -> Vec<String> {
+    let (whole, _) = scan_in(&[text.as_bytes()]);
+    for size in [1, 2, 3, 5, 7] {
+        let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+        assert_eq!(scan_in(&pieces).0, whole, "in pieces of {size}");
+    }
+    whole
+}
+
+fn text(name: &str, text: &str) -> String {
+    format!("{name}={:?}", Value::Text { text, bytes: text.len() as u64 })
+}
+
+#[test]
+fn values_at_the_paths_come_out_in_order_and_nothing_else_does() {
+    let seen = scan(
+        r#" {"id":"x","model":"gpt-4o","nested":{"model":"no","usage":{"prompt_tokens":1}},
+            "choices":[{"index":0,"finish_reason":null},{"finish_reason":"stop","x":[[]]}],
+            "usage":{"prompt_tokens":19,"details":{"cached":7},"other":{"cached":1}},"stream":true} "#,
+    );
+    assert_eq!(
+        seen,
+        [
+            text("model", "gpt-4o").as_str(),
+            "finish_reason=Null",
+            &text("finish_reason", "stop"),
+            "usage=Object",
+            r#"prompt_tokens=Number("19")"#,
+            r#"cached=Number("7")"#,
+            "usage=End",
+            "stream=Bool(true)",
+        ]
+    );
+}
+
+#[test]
+fn escapes_are_resolved_in_keys_and_values() {
+    assert_eq!(
+        scan(r#"{"mod\u0065l":"a\"\\\/\b\f\n\r\té\ud83d\ude00z","\u006dodel":"second"}"#),
+        [text("model", "a\"\\/\u{8}\u{c}\n\r\té😀z"), text("model", "second")]
+    );
+}
+
+#[test]
+fn a_half_surrogate_becomes_the_replacement_character() {
+    for (json, expected) in [
+        (r#"{"model":"\ud83d"}"#, "\u{fffd}"),
+        (r#"{"model":"\ud83dx"}"#, "\u{fffd}x"),
+        (r#"{"model":"\ude00"}"#, "\u{fffd}"),
+        (r#"{"model":"\ud83d\n"}"#, "\u{fffd}\n"),
+    ] {
+        assert_eq!(scan(json), [text("model", expected)], "{json}");
+    }
+}
+
+#[test]
+fn a_long_string_is_cut_at_a_character_and_counted_whole() {
+    let long = "é".repeat(400);
+    let seen = scan(&format!(r#"{{"model":"x{long}"}}"#));
+    let kept = format!("x{}", "é".repeat(255));
+    assert_eq!(seen, [format!("model={:?}", Value::Text { text: &kept, bytes: 801 })]);
+}
+
+#[test]
+fn a_key_longer_than_any_path_matches_none() {
+    let key = format!("model{}", "x".repeat(200));
+    assert!(scan(&format!(r#"{{"{key}":"no"}}"#)).is_empty());
+}
+
+#[test]
+fn brackets_and_quotes_inside_skipped_strings_do_not_count() {
+    assert_eq!(scan(r#"{"skip":{"a":"}]\"}","b":["[{\\"]},"model":"m"}"#), [text("model", "m")]);
+}
+
+#[test]
+fn elements_are_reported_by_what_they_are() {
+    assert_eq!(
+        scan(r#"{"tools":[{"a":1},[2],3,"four",null]}"#),
+        [
+            "tool=Object",
+            "tool=End",
+            "tool=Array",
+            "tool=End",
+            r#"tool=Number("3")"#,
+            r#"tool=Text { text: "four", bytes: 4 }"#,
+            "tool=Null",
+        ]
+    );
+}
+
+#[test]
+fn a_key_spelt_like_the_element_segment_is_not_an_element() {
+    assert!(scan(r#"{"tools":{"[]":1}}"#).is_empty());
+}
+
+#[test]
+fn wrong_shapes_on_the_way_report_nothing() {
+    assert!(scan(r#"{"usage":null}"#) == ["usage=Null"]);
+    assert!(scan(r#"[{"model":"x"}]"#).is_empty());
+    assert!(scan(r#""model""#).is_empty());
+    assert!(scan("12").is_empty());
+}
+
+#[test]
+fn what_is_no_json_stops_the_scanner_until_it_is_reset() {
+    for junk in ["[DONE]", "{]", "{\"model\" 1}", "{\"model\":}", "<html>", "{\"model\":tru}", "{\"model\":\"\\x\"}"] {
+        let mut scanner = Scanner::new(PATHS);
+        let mut sink = |name: &str, value: Value<'_>| panic!("{junk}: {}", show(name, value));
+        scanner.feed(junk.as_bytes(), &mut sink);
+        assert!(scanner.is_broken(), "{junk}");
+        scanner.feed(b"{\"model\":\"x\"}", &mut sink);
+        scanner.reset();
+        let mut count = 0;
+        scanner.feed(b"{\"model\":\"x\"}", &mut |_: &str, _: Value<'_>| count += 1);
+        assert_eq!(count, 1, "{junk}");
+    }
+}
+
+#[test]
+fn completeness_tells_a_cut_text_from_a_whole_one() {
+    let whole = br#"{"model":"x","usage":{"prompt_tokens":1}}"#;
+    for cut in 0..whole.len() {
+        assert!(!scan_in(&[&whole[..cut]]).1, "cut at {cut}");
+    }
+    assert!(scan_in(&[whole]).1);
+}
+
+#[test]
+fn nesting_deeper_than_any_path_is_only_counted() {
+    let deep = format!(r#"{{"x":{}1{},"model":"m"}}"#, "[".repeat(5000), "]".repeat(5000));
+    assert_eq!(scan(&deep), [text("model", "m")]);
+}
+
+#[test]
+fn a_count_is_a_whole_number_of_64_bits() {
+    for (number, count) in [
+        ("0", Some(0)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("-1", None),
+        ("1.0", None),
+        ("1e3", None),
+    ] {
+        assert_eq!(Value::Number(number).as_count(), count, "{number}");
+    }
+    assert_eq!(Value::Null.as_count(), None);
+}

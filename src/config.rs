@@ -1,0 +1,274 @@
+//! Configuration: what an operator writes, checked whole and compiled once.
+//!
+//! Text or a Struct comes in, a [`Config`] or every error at once comes out. Sections are read by hand through
+//! [`node`] rather than by serde derives, which stop at the first error and lose a number's text.
+
+mod node;
+mod structpb;
+
+use crate::glob::Glob;
+use crate::price::{Model, PriceTable, Rates};
+use crate::usage::Class;
+use node::{Errors, Node, Object};
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// The version of the configuration's own format.
+pub const CONFIG_VERSION: u64 = 1;
+
+/// Where the text came from: decimal amounts are read more strictly where they were doubles on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// JSON as written: numbers keep their digits.
+    Json,
+    /// A `google.protobuf.Struct`: numbers were doubles.
+    Struct,
+}
+
+/// One thing wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where, as `collector.flush_ms` or `prices.models[2].rates.input`; empty for the whole.
+    pub path: String,
+    /// What.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+    }
+}
+
+/// A whole, valid configuration.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// How calls are attributed.
+    pub attribution: AttributionConfig,
+    /// What models cost.
+    pub prices: PriceTable,
+    /// Where records are sent; absent: only to the access log.
+    pub collector: Option<CollectorConfig>,
+}
+
+/// The section `attribution`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributionConfig {
+    /// Longest value of a dimension, in bytes.
+    pub max_value_bytes: usize,
+    /// Whether attribution headers go on to the provider.
+    pub forward_headers: bool,
+}
+
+impl Default for AttributionConfig {
+    fn default() -> AttributionConfig {
+        AttributionConfig { max_value_bytes: 128, forward_headers: false }
+    }
+}
+
+/// The section `collector`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorConfig {
+    /// Envoy cluster to send to.
+    pub cluster: String,
+    /// `:path` of a batch.
+    pub path: String,
+    /// `:authority` of a batch.
+    pub authority: String,
+    /// Further headers of a batch.
+    pub headers: Vec<(String, String)>,
+    /// `content-type` of a batch.
+    pub content_type: String,
+    /// How often batches leave, in milliseconds.
+    pub flush_ms: u32,
+    /// Records in a batch.
+    pub max_batch: usize,
+    /// Bytes of records that may wait, per worker.
+    pub max_queue_bytes: usize,
+    /// Times a batch is sent before it is dropped.
+    pub max_attempts: u32,
+    /// How long the collector may take to answer, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+impl Config {
+    /// Reads what Envoy hands over: a serialized `google.protobuf.Struct`, or JSON text. Nothing at all is the
+    /// empty configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the text.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Config, Vec<ConfigError>> {
+        if let Some(json) = structpb::to_json(bytes) {
+            return Config::from_json(&json, Origin::Struct);
+        }
+        match str::from_utf8(bytes) {
+            Ok(text) => Config::from_json(text, Origin::Json),
+            Err(_) => Err(whole("expected JSON text (google.protobuf.StringValue) or a google.protobuf.Struct")),
+        }
+    }
+
+    /// Reads JSON text.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order in which sections are documented.
+    pub fn from_json(text: &str, origin: Origin) -> Result<Config, Vec<ConfigError>> {
+        if text.trim().is_empty() {
+            return Ok(Config::default());
+        }
+        let raw: &RawValue = serde_json::from_str(text).map_err(|error| whole(&format!("not valid JSON: {error}")))?;
+        let errors = Errors::new(origin);
+        let config = read_root(Node::root(raw, &errors));
+        let list = errors.into_list();
+        match config {
+            Some(config) if list.is_empty() => Ok(config),
+            _ => Err(list),
+        }
+    }
+}
+
+fn whole(message: &str) -> Vec<ConfigError> {
+    vec![ConfigError { path: String::new(), message: message.into() }]
+}
+
+fn read_root(root: Node<'_, '_>) -> Option<Config> {
+    let object = root.object()?;
+    if let Some(version) = object.get("version")
+        && let Some(number) = version.integer(0..=u64::MAX)
+        && number != CONFIG_VERSION
+    {
+        version.error(format!("this filter reads version {CONFIG_VERSION}"));
+    }
+    let config = Config {
+        attribution: object.get("attribution").and_then(read_attribution).unwrap_or_default(),
+        prices: object.get("prices").and_then(read_prices).unwrap_or_default(),
+        collector: object.get("collector").and_then(read_collector),
+    };
+    object.finish();
+    Some(config)
+}
+
+fn read_attribution(node: Node<'_, '_>) -> Option<AttributionConfig> {
+    let object = node.object()?;
+    let default = AttributionConfig::default();
+    let max_value_bytes = read_size(&object, "max_value_bytes", default.max_value_bytes, 1..=4096);
+    let forward_headers = object.get("forward_headers").and_then(Node::boolean).unwrap_or(default.forward_headers);
+    object.finish();
+    Some(AttributionConfig { max_value_bytes, forward_headers })
+}
+
+fn read_size(
+    object: &Object<'_, '_>,
+    key: &'static str,
+    default: usize,
+    range: std::ops::RangeInclusive<u64>,
+) -> usize {
+    let number = object.get(key).and_then(|node| node.integer(range));
+    number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+}
+
+fn read_u32(object: &Object<'_, '_>, key: &'static str, default: u32, range: std::ops::RangeInclusive<u64>) -> u32 {
+    let number = object.get(key).and_then(|node| node.integer(range));
+    number.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+}
+
+fn read_prices(node: Node<'_, '_>) -> Option<PriceTable> {
+    let object = node.object()?;
+    let version = object.get("version").and_then(Node::text).map(|text| text.into_owned().into_boxed_str());
+    let mut table = None;
+    if let Some(list) = object.get("models") {
+        let models = list.list(|model| Some(read_model(model)))?;
+        let names: Vec<_> = models.iter().flatten().map(|model| model.name.clone()).collect();
+        // Positions in the list are the user's only while every element could be read.
+        let whole = names.len() == models.len();
+        match PriceTable::new(version.clone(), models.into_iter().flatten().collect()) {
+            Ok(read) => table = Some(read),
+            Err(clashes) if whole => {
+                for clash in clashes {
+                    let key = clash.alias.map_or("model".into(), |alias| format!("aliases[{alias}]"));
+                    let earlier = names.get(clash.earlier).map_or("", |name| &**name);
+                    list.error_at(
+                        &format!("[{}].{key}", clash.model),
+                        format!("models[{}] ({earlier}) has this name already", clash.earlier),
+                    );
+                }
+            }
+            Err(_) => {}
+        }
+    } else if let Ok(empty) = PriceTable::new(version, Vec::new()) {
+        table = Some(empty);
+    }
+    object.finish();
+    table
+}
+
+fn read_model(node: Node<'_, '_>) -> Option<Model> {
+    let object = node.object()?;
+    let owned = |node: Node<'_, '_>| node.text().map(|text| Box::<str>::from(&*text));
+    let provider = object.get("provider").and_then(owned);
+    let name = object.require("model").and_then(owned);
+    let aliases = object.get("aliases").and_then(|list| list.list(|alias| alias.text().map(|text| Glob::new(&text))));
+    let rates = object.require("rates").and_then(read_rates);
+    object.finish();
+    Some(Model { provider, name: name?, aliases: aliases.unwrap_or_default(), rates: rates? })
+}
+
+fn read_rates(node: Node<'_, '_>) -> Option<Rates> {
+    let object = node.object()?;
+    let mut rates = Rates::default();
+    for class in Class::ALL {
+        if let Some(usd) = object.get(class.name()).and_then(Node::decimal) {
+            rates.set(class, usd);
+        }
+    }
+    object.finish();
+    Some(rates)
+}
+
+fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
+    let object = node.object()?;
+    let text = |key| object.get(key).and_then(Node::text).map(String::from);
+    let cluster = object.require("cluster").and_then(Node::text).map(String::from);
+    let path = text("path").unwrap_or_else(|| "/".into());
+    if let Some(node) = object.get("path")
+        && !path.starts_with('/')
+    {
+        node.error("must begin with /");
+    }
+    let authority = text("authority");
+    let content_type = text("content_type").unwrap_or_else(|| "application/x-ndjson".into());
+    if let Some(node) = object.get("format")
+        && let Some(format) = node.text()
+        && format != "ndjson"
+    {
+        node.error(format!("expected ndjson, got {format:?}"));
+    }
+    let mut headers = Vec::new();
+    if let Some(list) = object.get("headers").and_then(Node::object) {
+        list.each(|name, value| {
+            let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+            if !valid {
+                value.error("is no header name");
+            }
+            if let Some(value) = value.text() {
+                headers.push((name.to_ascii_lowercase(), value.into_owned()));
+            }
+        });
+    }
+    let config = CollectorConfig {
+        path,
+        headers,
+        content_type,
+        flush_ms: read_u32(&object, "flush_ms", 1000, 10..=3_600_000),
+        max_batch: read_size(&object, "max_batch", 500, 1..=100_000),
+        max_queue_bytes: read_size(&object, "max_queue_bytes", 8 << 20, 65_536..=1 << 30),
+        max_attempts: read_u32(&object, "max_attempts", 8, 1..=1000),
+        timeout_ms: read_u32(&object, "timeout_ms", 5000, 1..=600_000),
+        authority: authority.or_else(|| cluster.clone()).unwrap_or_default(),
+        cluster: cluster.unwrap_or_default(),
+    };
+    object.finish();
+    Some(config)
+}
+
+#[cfg(test)]
+mod tests;

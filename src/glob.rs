@@ -1,0 +1,71 @@
+//! The one wildcard users can write: `*` for any run of characters, in model names and matches.
+
+/// A compiled pattern. Without a `*` it matches only itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob {
+    pattern: Box<str>,
+}
+
+impl Glob {
+    /// Every text is a pattern.
+    pub fn new(pattern: &str) -> Glob {
+        Glob { pattern: pattern.into() }
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.pattern
+    }
+
+    /// How many characters it fixes, in bytes: of two patterns that match, the one with more is closer.
+    pub fn literal_bytes(&self) -> usize {
+        self.pattern.bytes().filter(|&b| b != b'*').count()
+    }
+
+    /// Whether the whole of `text` matches; linear in the text for each `*`.
+    pub fn matches(&self, text: &str) -> bool {
+        let mut parts = self.pattern.split('*');
+        let Some(first) = parts.next() else { return false };
+        let Some(mut rest) = text.strip_prefix(first) else { return false };
+        let Some(last) = parts.next_back() else { return rest.is_empty() };
+        for part in parts {
+            let Some((_, after)) = rest.split_once(part) else { return false };
+            rest = after;
+        }
+        rest.ends_with(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        for (pattern, text, matches) in [
+            ("gpt-4o", "gpt-4o", true),
+            ("gpt-4o", "gpt-4o-mini", false),
+            ("gpt-4o-2024-*", "gpt-4o-2024-08-06", true),
+            ("gpt-4o-2024-*", "gpt-4o-mini-2024-07-18", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("*/gpt-4o", "openai/gpt-4o", true),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("a**b", "ab", true),
+            ("", "", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(Glob::new(pattern).matches(text), matches, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn literal_characters_rank_patterns() {
+        assert!(Glob::new("gpt-4o-*").literal_bytes() > Glob::new("gpt-*").literal_bytes());
+    }
+}

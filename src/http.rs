@@ -1,0 +1,142 @@
+//! Headers as the core sees them, and the few header values it has to understand.
+
+/// The headers of one message: names in lower case, values as raw bytes, in the order of the wire.
+#[derive(Clone, Debug, Default)]
+pub struct Headers<'a> {
+    pairs: Vec<(&'a [u8], &'a [u8])>,
+}
+
+impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Headers<'a> {
+    fn from_iter<T: IntoIterator<Item = (&'a [u8], &'a [u8])>>(pairs: T) -> Headers<'a> {
+        Headers { pairs: pairs.into_iter().collect() }
+    }
+}
+
+impl<'a> Headers<'a> {
+    /// Every name and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.pairs.iter().copied()
+    }
+
+    /// The first value of `name`.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.iter().find(|(own, _)| *own == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The first value of `name`, where it is not empty and UTF-8 of at most `max_bytes`.
+    pub fn text(&self, name: &str, max_bytes: usize) -> Option<&'a str> {
+        let value = self.get(name).filter(|value| !value.is_empty() && value.len() <= max_bytes)?;
+        str::from_utf8(value).ok()
+    }
+
+    /// The first value of `name` as a number.
+    pub fn number<N: std::str::FromStr>(&self, name: &str) -> Option<N> {
+        self.text(name, 32)?.parse().ok()
+    }
+
+    /// The headers that an AWS Signature Version 4 in `authorization` covers: changing one breaks the request.
+    pub fn signed(&self) -> SignedHeaders<'a> {
+        let list = self.get("authorization").and_then(|value| {
+            let value = str::from_utf8(value).ok()?.strip_prefix("AWS4-")?;
+            let (_, list) = value.split_once("SignedHeaders=")?;
+            list.split([',', ' ']).next()
+        });
+        SignedHeaders { list }
+    }
+}
+
+/// See [`Headers::signed`].
+#[derive(Clone, Copy, Debug)]
+pub struct SignedHeaders<'a> {
+    list: Option<&'a str>,
+}
+
+impl SignedHeaders<'_> {
+    /// Whether the signature covers the header `name`.
+    pub fn contain(&self, name: &[u8]) -> bool {
+        self.list.is_some_and(|list| list.split(';').any(|signed| signed.as_bytes().eq_ignore_ascii_case(name)))
+    }
+}
+
+/// The ids of a W3C `traceparent`: trace and parent span; `None` where it is malformed or all zero.
+/// <https://www.w3.org/TR/trace-context/#traceparent-header>
+pub fn trace_parent(value: &str) -> Option<(&str, &str)> {
+    let mut parts = value.trim().split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let zero = |text: &str| text.bytes().all(|b| b == b'0');
+    let shaped = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
+    let ended = version != "00" || parts.next().is_none();
+    (shaped && ended && !zero(trace) && !zero(span)).then_some((trace, span))
+}
+
+/// An `accept-encoding` value cut down to what the filter can read; `None` where nothing needs to change.
+///
+/// The client's preferences among gzip, deflate and identity stay; a client that accepts nothing of them gets
+/// `identity`, which every server may send.
+pub fn narrow_accept_encoding(value: &[u8]) -> Option<String> {
+    let value = String::from_utf8_lossy(value);
+    let name = |item: &str| item.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let readable = |item: &&str| matches!(name(item).as_str(), "gzip" | "x-gzip" | "deflate" | "identity");
+    let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let kept: Vec<&str> = items.iter().copied().filter(readable).collect();
+    if kept.len() == items.len() {
+        return None;
+    }
+    Some(if kept.is_empty() { "identity".into() } else { kept.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn headers_covered_by_an_aws_signature_are_known() {
+        let authorization = b"AWS4-HMAC-SHA256 Credential=AK/20261121/eu/bedrock/aws4_request, \
+            SignedHeaders=content-type;host;x-cost-team, Signature=abc";
+        let headers: Headers<'_> = [(&b"authorization"[..], &authorization[..])].into_iter().collect();
+        let signed = headers.signed();
+        assert!(signed.contain(b"x-cost-team") && signed.contain(b"host"));
+        assert!(!signed.contain(b"x-cost-feature") && !signed.contain(b"cost-team"));
+        let bearer: Headers<'_> = [(&b"authorization"[..], &b"Bearer SignedHeaders=host"[..])].into_iter().collect();
+        assert!(!bearer.signed().contain(b"host"));
+    }
+
+    #[test]
+    fn a_traceparent_is_read_strictly() {
+        let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        for (value, ids) in [
+            (format!("00-{trace}-{span}-01"), Some((trace, span))),
+            (format!("cc-{trace}-{span}-01-what-the-future"), Some((trace, span))),
+            (format!("00-{trace}-{span}-01-more"), None),
+            (format!("ff-{trace}-{span}-01"), None),
+            (format!("00-{}-{span}-01", trace.to_uppercase()), None),
+            (format!("00-{}-{span}-01", "0".repeat(32)), None),
+            (format!("00-{trace}-{}-01", "0".repeat(16)), None),
+            (format!("00-{trace}"), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(trace_parent(&value), ids, "{value}");
+        }
+    }
+
+    #[test]
+    fn accept_encoding_keeps_what_can_be_read() {
+        for (value, narrowed) in [
+            ("gzip", None),
+            ("gzip, deflate", None),
+            ("", None),
+            ("gzip, deflate, br, zstd", Some("gzip, deflate")),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", Some("gzip;q=0.8")),
+            ("br", Some("identity")),
+            ("*", Some("identity")),
+            ("GZIP", None),
+        ] {
+            assert_eq!(narrow_accept_encoding(value.as_bytes()).as_deref(), narrowed, "{value}");
+        }
+    }
+}

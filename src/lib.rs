@@ -1,0 +1,36 @@
+//! Tollgate: LLM cost attribution as a proxy-wasm filter for Envoy.
+//!
+//! # The life of a request
+//!
+//! 1. The `filter` (wasm32 only) turns each proxy-wasm callback into an [`exchange::Event`] and does what the
+//!    [`exchange::Verdict`] says. It decides nothing.
+//! 2. Request headers: [`api`] recognises the wire format, [`attribution`] reads the `X-Cost-*` headers, and an
+//!    [`exchange::Exchange`] begins with an id from [`identity`].
+//! 3. Bodies pass untouched. On the side, [`body`] scans them incrementally for the few paths the format names:
+//!    the model and limits of the request, the token [`usage`] of the reply.
+//! 4. At the end [`price`] multiplies usage and rates into an exact cost ([`money`]), and one [`record`] goes to the
+//!    collector through [`delivery`] and into Envoy's access log. [`telemetry`] names every metric and log line.
+//!
+//! Everything but the filter is plain Rust that never reads a clock, the environment, files or randomness: those
+//! are the ports in [`host`], with an in-memory version in [`memory`]. [`config`] is read once, strictly.
+
+pub mod api;
+pub mod attribution;
+pub mod body;
+pub mod config;
+pub mod delivery;
+pub mod exchange;
+pub mod glob;
+pub mod host;
+pub mod http;
+pub mod identity;
+pub mod memory;
+pub mod money;
+pub mod price;
+pub mod record;
+pub mod telemetry;
+pub mod time;
+pub mod usage;
+
+#[cfg(all(target_arch = "wasm32", feature = "filter"))]
+mod filter;

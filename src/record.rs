@@ -1,0 +1,378 @@
+//! The usage record: one JSON object per call, the only schema shared with the `tollgate` command.
+//!
+//! An absent field is unknown or does not apply; it is left out, never `""` or `0`. `cost_picousd` is the
+//! authoritative amount and `cost_usd` the same as an exact decimal. Readers ignore fields they do not know.
+
+use crate::money::Usd;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The version of the schema, in every record.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A short text of a record.
+pub type Text = Box<str>;
+
+/// One call. Fields stand in the order in which they are written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the names are the contract; the README's record table explains each
+pub struct UsageRecord {
+    pub schema_version: u32,
+    #[serde(rename = "type")]
+    pub record_type: RecordType,
+    pub id: Text,
+    pub instance: Text,
+    /// Consecutive per instance, from 1; absent in a provisional record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    pub ts: Text,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Text>,
+
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub department: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_run_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp_server: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_handoff: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gl_account: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_centre: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub business_unit: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Text>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<Text, Text>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attribution_source: BTreeMap<Text, Text>,
+
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Text>,
+    pub api: Text,
+    pub operation: Text,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_model: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_model: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priced_model: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<Text>,
+    pub end_reason: EndReason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_retry: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Text>,
+
+    pub decision: Decision,
+
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_creation_input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_creation_1h_input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_audio_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_input_audio_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_image_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_video_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_audio_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_image_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_tokens: Option<u64>,
+    pub usage_source: UsageSource,
+
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_picousd: Option<i128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<ExactNumber>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<ChargeLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_status: Option<PriceStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_version: Option<Text>,
+
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_count: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Text>,
+}
+
+impl UsageRecord {
+    /// Sets the cost and its decimal together.
+    pub fn set_cost(&mut self, cost: Usd) {
+        self.cost_picousd = Some(cost.pico());
+        self.cost_usd = Some(ExactNumber::new(&cost));
+    }
+
+    /// The record as one line of JSON, without a newline.
+    ///
+    /// # Errors
+    /// None that is known; the serialiser's signature allows them.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = Vec::with_capacity(1024);
+        serde_json::to_writer(&mut line, self)?;
+        Ok(line)
+    }
+}
+
+/// One disjoint line of a cost; all lines of a record sum to `cost_picousd`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChargeLine {
+    /// The model whose rate applied.
+    pub model: Text,
+    /// What was counted, a name of [`crate::usage::Class`].
+    pub class: Text,
+    /// How much of it.
+    pub quantity: u64,
+    /// `tokens`.
+    pub unit: Text,
+    /// Dollars per `per` units.
+    pub rate_usd: ExactNumber,
+    /// How many units the rate is for.
+    pub per: u32,
+    /// Quantity times rate.
+    pub cost_picousd: i128,
+}
+
+/// What kind of line it is in the stream of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordType {
+    /// One LLM call.
+    #[default]
+    Usage,
+}
+
+/// How the exchange ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The response came to its end.
+    Complete,
+    /// The client went away first.
+    ClientAbort,
+    /// The upstream connection failed or was reset.
+    UpstreamReset,
+    /// A timeout of the gateway ended it.
+    Timeout,
+    /// The gateway answered by itself: no route, a filter's refusal, no healthy upstream.
+    LocalReply,
+    /// Nobody said: the end of the response never came by, and the host gave no account of it.
+    Unknown,
+    /// It has not ended: this record is what stays if the VM does not live to see the end.
+    #[default]
+    Provisional,
+}
+
+/// What was decided about the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It passed as asked.
+    #[default]
+    Allowed,
+}
+
+impl Decision {
+    /// The name in metrics, the same as in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Decision::Allowed => "allowed",
+        }
+    }
+}
+
+/// Where the token counts come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSource {
+    /// From the provider.
+    Reported,
+    /// There are none.
+    #[default]
+    None,
+}
+
+/// What became of the price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriceStatus {
+    /// Every token was priced.
+    Priced,
+    /// Nothing to pay: the call was refused or never reached a provider.
+    Free,
+    /// The model is in the table without the rates this call needs.
+    Unpriced,
+    /// The model is not in the table.
+    UnknownModel,
+}
+
+impl PriceStatus {
+    /// The name in metrics, the same as in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PriceStatus::Priced => "priced",
+            PriceStatus::Free => "free",
+            PriceStatus::Unpriced => "unpriced",
+            PriceStatus::UnknownModel => "unknown_model",
+        }
+    }
+}
+
+/// A decimal that is written as a JSON number, digit for digit, and never passes through a float.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExactNumber(Text);
+
+impl ExactNumber {
+    /// The number that `value` shows itself as; anything that is no plain decimal becomes 0.
+    pub fn new(value: &impl fmt::Display) -> ExactNumber {
+        ExactNumber(value.to_string().into())
+    }
+
+    /// Its digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for ExactNumber {
+    fn default() -> ExactNumber {
+        ExactNumber("0".into())
+    }
+}
+
+impl Serialize for ExactNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: Result<&RawValue, _> = serde_json::from_str(&self.0);
+        raw.map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExactNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ExactNumber, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(ExactNumber(raw.get().into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn full() -> UsageRecord {
+        let mut record = UsageRecord {
+            schema_version: SCHEMA_VERSION,
+            id: "0199".into(),
+            seq: Some(7),
+            department: Some("sales".into()),
+            input_tokens: Some(0),
+            price_status: Some(PriceStatus::Priced),
+            charges: vec![ChargeLine {
+                class: "input".into(),
+                rate_usd: ExactNumber::new(&"2.5"),
+                cost_picousd: 1,
+                ..ChargeLine::default()
+            }],
+            ..UsageRecord::default()
+        };
+        record.set_cost(Usd::from_pico(i128::from(u64::MAX)));
+        record
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let line = full().to_json().unwrap();
+        let read: UsageRecord = serde_json::from_slice(&line).unwrap();
+        assert_eq!(read, full());
+    }
+
+    #[test]
+    fn unknown_is_left_out_and_a_known_zero_is_not() {
+        let line = String::from_utf8(full().to_json().unwrap()).unwrap();
+        assert!(line.contains(r#""input_tokens":0"#), "{line}");
+        for absent in ["output_tokens", "team", "tags", "notes", "null", "\"\"\"", "ttft_ms"] {
+            assert!(!line.contains(absent), "{absent} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_cost_is_an_exact_number_in_both_forms() {
+        let line = String::from_utf8(full().to_json().unwrap()).unwrap();
+        assert!(line.contains(r#""cost_picousd":18446744073709551615,"cost_usd":18446744.073709551615,"#), "{line}");
+        assert!(line.contains(r#""rate_usd":2.5"#), "{line}");
+    }
+
+    #[test]
+    fn a_reader_ignores_fields_it_does_not_know() {
+        let read: UsageRecord = serde_json::from_str(r#"{"schema_version":1,"from_the_future":{"x":[1]}}"#).unwrap();
+        assert_eq!(read.schema_version, 1);
+    }
+}

@@ -1,0 +1,287 @@
+//! Every metric and every log event, by name: nothing else in the project spells one.
+//!
+//! Envoy's counters have no labels of their own. A [`Metric`] becomes one stat whose labels stand in its name as
+//! `.<label>.<value>` pairs, which the shipped bootstrap's `stats_tags` turn into Prometheus labels. Stats never
+//! expire, so the number of values per label is capped by [`LabelCap`]; the rest fold into `other`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A counter and its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric<'a> {
+    /// LLM calls by what was decided about them.
+    Calls {
+        /// `allowed`, `downgraded`, `refused`.
+        decision: &'a str,
+        /// Wire format.
+        api: &'a str,
+    },
+    /// Tokens by class.
+    Tokens {
+        /// A name of [`crate::usage::Class`].
+        class: &'a str,
+    },
+    /// Cost in nano-dollars.
+    CostUsdNanos {
+        /// The department charged, or `unattributed`.
+        department: &'a str,
+        /// The model as priced.
+        model: &'a str,
+    },
+    /// Calls without a department.
+    UnattributedCalls,
+    /// Calls with usage and without a price.
+    UnpricedCalls {
+        /// `unpriced` or `unknown_model`.
+        status: &'a str,
+    },
+    /// Calls that should have had usage and reported none.
+    UnmeteredCalls {
+        /// Wire format.
+        api: &'a str,
+    },
+    /// Attribution values that were dropped.
+    DroppedValues {
+        /// Why: a name of [`crate::attribution::DropReason`].
+        reason: &'a str,
+    },
+    /// Records handed over to the collector, or lost on the way to it.
+    Records {
+        /// `sent`, `retried`, `dropped_queue_full`, `dropped_queue_busy`, `dropped_rejected`, `dropped_attempts`.
+        result: &'a str,
+    },
+    /// Host calls that failed.
+    HostErrors {
+        /// The ABI's name of the call.
+        call: &'a str,
+    },
+    /// Response bodies that could not be read to their end.
+    DamagedReplies {
+        /// A note of [`crate::body::Damage`].
+        reason: &'a str,
+    },
+}
+
+impl Metric<'_> {
+    /// Prefix of every stat.
+    const PREFIX: &'static str = "tollgate_";
+
+    /// Name without prefix, and labels; the last label's value may contain dots.
+    fn parts(&self) -> (&'static str, [Option<(&'static str, &str)>; 2]) {
+        match *self {
+            Metric::Calls { decision, api } => ("calls_total", [Some(("decision", decision)), Some(("api", api))]),
+            Metric::Tokens { class } => ("tokens_total", [Some(("class", class)), None]),
+            Metric::CostUsdNanos { department, model } => {
+                ("cost_usd_nanos_total", [Some(("department", department)), Some(("model", model))])
+            }
+            Metric::UnattributedCalls => ("unattributed_calls_total", [None, None]),
+            Metric::UnpricedCalls { status } => ("unpriced_calls_total", [Some(("status", status)), None]),
+            Metric::UnmeteredCalls { api } => ("unmetered_calls_total", [Some(("api", api)), None]),
+            Metric::DroppedValues { reason } => ("dropped_values_total", [Some(("reason", reason)), None]),
+            Metric::Records { result } => ("records_total", [Some(("result", result)), None]),
+            Metric::HostErrors { call } => ("host_errors_total", [Some(("call", call)), None]),
+            Metric::DamagedReplies { reason } => ("damaged_replies_total", [Some(("reason", reason)), None]),
+        }
+    }
+
+    /// The stat's name, label values capped by `cap`.
+    pub fn stat_name(&self, cap: &mut LabelCap) -> String {
+        let (name, labels) = self.parts();
+        let mut stat = format!("{}{name}", Metric::PREFIX);
+        let last = labels.iter().flatten().count();
+        for (index, (label, value)) in labels.into_iter().flatten().enumerate() {
+            let value = cap.admit(label, value);
+            stat.push('.');
+            stat.push_str(label);
+            stat.push('.');
+            if index + 1 == last {
+                stat.push_str(value);
+            } else {
+                // A dot would end the value too early for the tag's pattern.
+                stat.extend(value.chars().map(|c| if c == '.' { '_' } else { c }));
+            }
+        }
+        stat
+    }
+}
+
+/// Bounds the number of values each label may take in this VM.
+#[derive(Debug, Default)]
+pub struct LabelCap {
+    seen: BTreeMap<&'static str, BTreeSet<Box<str>>>,
+}
+
+impl LabelCap {
+    /// Values a label may take; those that come later count as `other`.
+    pub const MAX_VALUES: usize = 100;
+    /// What later values fold into.
+    pub const OTHER: &'static str = "other";
+    /// Longest value, in bytes.
+    const MAX_VALUE_BYTES: usize = 64;
+
+    fn admit<'v>(&mut self, label: &'static str, value: &'v str) -> &'v str {
+        let seen = self.seen.entry(label).or_default();
+        if seen.contains(value) {
+            return value;
+        }
+        if value.len() > LabelCap::MAX_VALUE_BYTES || seen.len() >= LabelCap::MAX_VALUES {
+            return LabelCap::OTHER;
+        }
+        seen.insert(value.into());
+        value
+    }
+}
+
+/// Lets each log line through once, and no more than [`LogGate::MAX_LINES`] in the life of a VM: what callers send
+/// must not fill the log.
+#[derive(Debug, Default)]
+pub struct LogGate {
+    seen: BTreeSet<(&'static str, Box<str>)>,
+}
+
+impl LogGate {
+    /// Different lines a VM may write.
+    pub const MAX_LINES: usize = 200;
+
+    /// Whether to write `event`.
+    pub fn admit(&mut self, event: &Event<'_>) -> bool {
+        let (kind, detail) = event.key();
+        self.seen.len() < LogGate::MAX_LINES && self.seen.insert((kind, detail.into()))
+    }
+}
+
+/// Something worth a log line, once per VM and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A host call failed.
+    HostCallFailed {
+        /// The ABI's name of the call.
+        call: &'a str,
+        /// The status it returned.
+        status: u32,
+    },
+    /// An attribution value was dropped.
+    ValueDropped {
+        /// The header.
+        header: &'a str,
+        /// A name of [`crate::attribution::DropReason`].
+        reason: &'a str,
+    },
+    /// A call has usage and no price.
+    Unpriced {
+        /// The model as answered or asked.
+        model: &'a str,
+        /// `unpriced` or `unknown_model`.
+        status: &'a str,
+    },
+    /// The collector did not take a batch.
+    CollectorFailed {
+        /// Its cluster.
+        cluster: &'a str,
+        /// What happened.
+        detail: &'a str,
+    },
+    /// The queue is full.
+    QueueFull {
+        /// Its bound.
+        max_queue_bytes: usize,
+    },
+    /// A record could not be put into JSON.
+    RecordUnwritable {
+        /// The serialiser's message.
+        detail: &'a str,
+    },
+}
+
+impl Event<'_> {
+    /// Which line this is; a VM writes each once. Host calls count one by one.
+    pub fn key(&self) -> (&'static str, &str) {
+        match *self {
+            Event::HostCallFailed { call, .. } => ("host_call_failed", call),
+            Event::ValueDropped { reason, .. } => ("value_dropped", reason),
+            Event::Unpriced { model, .. } => ("unpriced", model),
+            Event::CollectorFailed { .. } => ("collector_failed", ""),
+            Event::QueueFull { .. } => ("queue_full", ""),
+            Event::RecordUnwritable { .. } => ("record_unwritable", ""),
+        }
+    }
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::HostCallFailed { call, status } => {
+                write!(
+                    f,
+                    "host call {call} failed with status {status}; the call passes, see tollgate_host_errors_total"
+                )
+            }
+            Event::ValueDropped { header, reason } => {
+                write!(
+                    f,
+                    "a value of {header} was dropped ({reason}); see the record's notes and tollgate_dropped_values_total"
+                )
+            }
+            Event::Unpriced { model, status } => {
+                write!(
+                    f,
+                    "model {model:?} has no price in the price table; its calls are recorded with price_status {status}"
+                )
+            }
+            Event::CollectorFailed { cluster, detail } => {
+                write!(
+                    f,
+                    "collector cluster {cluster:?} did not take a batch: {detail}; the access log has every record"
+                )
+            }
+            Event::QueueFull { max_queue_bytes } => {
+                write!(
+                    f,
+                    "the record queue is full at {max_queue_bytes} bytes; the oldest records are dropped, the access log has them"
+                )
+            }
+            Event::RecordUnwritable { detail } => write!(f, "a usage record could not be written: {detail}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn labels_stand_in_the_stat_name_and_only_the_last_keeps_its_dots() {
+        let mut cap = LabelCap::default();
+        let metric = Metric::CostUsdNanos { department: "r.and.d", model: "gpt-4.1" };
+        assert_eq!(metric.stat_name(&mut cap), "tollgate_cost_usd_nanos_total.department.r_and_d.model.gpt-4.1");
+        assert_eq!(Metric::UnattributedCalls.stat_name(&mut cap), "tollgate_unattributed_calls_total");
+    }
+
+    #[test]
+    fn the_values_of_a_label_are_capped_and_the_rest_fold_into_other() {
+        let mut cap = LabelCap::default();
+        for n in 0..LabelCap::MAX_VALUES {
+            let model = format!("m{n}");
+            assert!(Metric::Tokens { class: &model }.stat_name(&mut cap).ends_with(&model));
+        }
+        assert!(Metric::Tokens { class: "one-too-many" }.stat_name(&mut cap).ends_with(".other"));
+        assert!(Metric::Tokens { class: "m0" }.stat_name(&mut cap).ends_with(".m0"), "known values stay");
+        assert!(Metric::HostErrors { call: "x" }.stat_name(&mut cap).ends_with(".x"), "labels do not share a cap");
+        let long = "x".repeat(65);
+        assert!(Metric::HostErrors { call: &long }.stat_name(&mut cap).ends_with(".other"));
+    }
+
+    #[test]
+    fn a_line_is_written_once_and_callers_cannot_fill_the_log() {
+        let mut gate = LogGate::default();
+        let first = Event::HostCallFailed { call: "proxy_get_property", status: 2 };
+        let again = Event::HostCallFailed { call: "proxy_get_property", status: 10 };
+        assert!(gate.admit(&first) && !gate.admit(&again));
+        let written =
+            (0..10_000).filter(|n| gate.admit(&Event::Unpriced { model: &n.to_string(), status: "" })).count();
+        assert_eq!(written, LogGate::MAX_LINES - 1);
+    }
+}

@@ -1,0 +1,353 @@
+//! Token usage: what one provider event said, and what a call used in the end.
+//!
+//! Providers disagree on which counts contain which. A [`UsageReport`] is one event's counts under
+//! OpenTelemetry's rule (`input` contains cached tokens, `output` contains reasoning) or as close as the
+//! wire format gets; [`UsageReport::normalise`] turns it into a [`TokenUsage`] whose subsets fit inside their
+//! totals, and says what had to be corrected. [`TokenUsage::buckets`] takes that apart into disjoint classes,
+//! so that a token can be charged only once. A count nobody reported is `None`, never zero.
+
+/// A class of tokens with its own rate. Classes are disjoint: each token of a call is in exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the price table's and are documented there
+pub enum Class {
+    Input,
+    CachedInput,
+    CacheCreation,
+    CacheCreation1h,
+    InputAudio,
+    CachedInputAudio,
+    InputImage,
+    InputVideo,
+    Output,
+    Reasoning,
+    OutputAudio,
+    OutputImage,
+}
+
+impl Class {
+    /// Every class, in the order charges are listed.
+    pub const ALL: [Class; 12] = [
+        Class::Input,
+        Class::CachedInput,
+        Class::CacheCreation,
+        Class::CacheCreation1h,
+        Class::InputAudio,
+        Class::CachedInputAudio,
+        Class::InputImage,
+        Class::InputVideo,
+        Class::Output,
+        Class::Reasoning,
+        Class::OutputAudio,
+        Class::OutputImage,
+    ];
+
+    /// The name in price tables, records and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Input => "input",
+            Class::CachedInput => "cached_input",
+            Class::CacheCreation => "cache_creation",
+            Class::CacheCreation1h => "cache_creation_1h",
+            Class::InputAudio => "input_audio",
+            Class::CachedInputAudio => "cached_input_audio",
+            Class::InputImage => "input_image",
+            Class::InputVideo => "input_video",
+            Class::Output => "output",
+            Class::Reasoning => "reasoning",
+            Class::OutputAudio => "output_audio",
+            Class::OutputImage => "output_image",
+        }
+    }
+
+    /// The class whose rate applies where this one has none.
+    pub const fn parent(self) -> Option<Class> {
+        match self {
+            Class::Input | Class::Output => None,
+            Class::CachedInput | Class::CacheCreation | Class::InputAudio | Class::InputImage | Class::InputVideo => {
+                Some(Class::Input)
+            }
+            Class::CacheCreation1h => Some(Class::CacheCreation),
+            Class::CachedInputAudio => Some(Class::CachedInput),
+            Class::Reasoning | Class::OutputAudio | Class::OutputImage => Some(Class::Output),
+        }
+    }
+}
+
+/// Counts as reported; every one may be missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageReport {
+    /// All prompt tokens.
+    pub input: Option<u64>,
+    /// Of `input`: read from the provider's cache.
+    pub cached_input: Option<u64>,
+    /// Of `input`: written to the provider's cache.
+    pub cache_creation: Option<u64>,
+    /// Of `cache_creation`: written with a one-hour lifetime.
+    pub cache_creation_1h: Option<u64>,
+    /// Of `input`: audio.
+    pub input_audio: Option<u64>,
+    /// Of `cached_input`: audio.
+    pub cached_input_audio: Option<u64>,
+    /// Of `input`: images.
+    pub input_image: Option<u64>,
+    /// Of `input`: video.
+    pub input_video: Option<u64>,
+    /// All generated tokens.
+    pub output: Option<u64>,
+    /// Of `output`: reasoning.
+    pub reasoning: Option<u64>,
+    /// Of `output`: audio.
+    pub output_audio: Option<u64>,
+    /// Of `output`: images.
+    pub output_image: Option<u64>,
+    /// The provider's own total.
+    pub total: Option<u64>,
+}
+
+impl UsageReport {
+    /// Takes over what a later event says; what it leaves out stays.
+    pub fn update(&mut self, later: &UsageReport) {
+        let UsageReport {
+            input,
+            cached_input,
+            cache_creation,
+            cache_creation_1h,
+            input_audio,
+            cached_input_audio,
+            input_image,
+            input_video,
+            output,
+            reasoning,
+            output_audio,
+            output_image,
+            total,
+        } = *later;
+        for (mine, theirs) in [
+            (&mut self.input, input),
+            (&mut self.cached_input, cached_input),
+            (&mut self.cache_creation, cache_creation),
+            (&mut self.cache_creation_1h, cache_creation_1h),
+            (&mut self.input_audio, input_audio),
+            (&mut self.cached_input_audio, cached_input_audio),
+            (&mut self.input_image, input_image),
+            (&mut self.input_video, input_video),
+            (&mut self.output, output),
+            (&mut self.reasoning, reasoning),
+            (&mut self.output_audio, output_audio),
+            (&mut self.output_image, output_image),
+            (&mut self.total, total),
+        ] {
+            if theirs.is_some() {
+                *mine = theirs;
+            }
+        }
+    }
+
+    /// True when no count is known.
+    pub fn is_empty(&self) -> bool {
+        *self == UsageReport::default()
+    }
+
+    /// Brings an OpenAI-shaped report to one rule: subsets inside their totals, nothing below zero.
+    ///
+    /// Dialects are told apart by their own arithmetic, not by provider: reasoning that is larger than the
+    /// completion, or that the total shows to be on top of it, is added (xAI); a total above prompt and
+    /// completion without a reasoning count is hidden thinking (Gemini's OpenAI dialect); audio that the total
+    /// shows to be on top of the prompt is added (Mistral); more cached tokens than prompt tokens are clamped.
+    pub fn normalise(&self) -> TokenUsage {
+        let mut usage = TokenUsage { counts: *self, clamped: false };
+        let counts = &mut usage.counts;
+        if let Some(output) = counts.output {
+            let reasoning = counts.reasoning.unwrap_or(0);
+            let prompt_and_output = counts.input.unwrap_or(0).saturating_add(output);
+            let additive = reasoning > output
+                || (reasoning > 0 && counts.total == Some(prompt_and_output.saturating_add(reasoning)));
+            if additive {
+                counts.output = Some(output.saturating_add(reasoning));
+            } else if let (Some(total), Some(input)) = (counts.total, counts.input) {
+                let audio = counts.input_audio.unwrap_or(0);
+                if audio > 0 && total == prompt_and_output.saturating_add(audio) {
+                    counts.input = Some(input.saturating_add(audio));
+                } else if total > prompt_and_output && counts.reasoning.is_none() {
+                    counts.output = Some(total.saturating_sub(input));
+                }
+            }
+        }
+        for (part, whole) in [
+            (&mut counts.cached_input, counts.input),
+            (&mut counts.input_audio, counts.input),
+            (&mut counts.input_image, counts.input),
+            (&mut counts.input_video, counts.input),
+            (&mut counts.output_audio, counts.output),
+            (&mut counts.output_image, counts.output),
+            (&mut counts.reasoning, counts.output),
+        ] {
+            usage.clamped |= clamp(part, whole);
+        }
+        let uncached = counts.input.map(|input| input.saturating_sub(counts.cached_input.unwrap_or(0)));
+        usage.clamped |= clamp(&mut counts.cache_creation, uncached);
+        usage.clamped |= clamp(&mut counts.cache_creation_1h, counts.cache_creation);
+        usage.clamped |= clamp(&mut counts.cached_input_audio, counts.cached_input);
+        usage
+    }
+}
+
+/// Lowers `part` to `whole`, where both are known; true if it had to.
+fn clamp(part: &mut Option<u64>, whole: Option<u64>) -> bool {
+    match (*part, whole) {
+        (Some(count), Some(limit)) if count > limit => {
+            *part = Some(limit);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A call's usage with every subset inside its total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenUsage {
+    counts: UsageReport,
+    clamped: bool,
+}
+
+impl TokenUsage {
+    /// The counts, subsets inside their totals.
+    pub fn counts(&self) -> &UsageReport {
+        &self.counts
+    }
+
+    /// True when the provider's counts contradicted each other and a subset was lowered to its total.
+    pub fn clamped(&self) -> bool {
+        self.clamped
+    }
+
+    /// Every token in exactly one class. Classes without tokens are left out.
+    pub fn buckets(&self) -> impl Iterator<Item = (Class, u64)> {
+        let known = |count: Option<u64>| count.unwrap_or(0);
+        let counts = &self.counts;
+
+        let cached = known(counts.cached_input);
+        let cached_audio = known(counts.cached_input_audio);
+        let created = known(counts.cache_creation);
+        let created_1h = known(counts.cache_creation_1h);
+        let mut fresh = known(counts.input).saturating_sub(cached).saturating_sub(created);
+        let mut take_fresh = |wanted: u64| {
+            let taken = wanted.min(fresh);
+            fresh -= taken;
+            taken
+        };
+        let audio = take_fresh(known(counts.input_audio).saturating_sub(cached_audio));
+        let image = take_fresh(known(counts.input_image));
+        let video = take_fresh(known(counts.input_video));
+
+        let mut generated = known(counts.output);
+        let mut take_generated = |wanted: u64| {
+            let taken = wanted.min(generated);
+            generated -= taken;
+            taken
+        };
+        let reasoning = take_generated(known(counts.reasoning));
+        let output_audio = take_generated(known(counts.output_audio));
+        let output_image = take_generated(known(counts.output_image));
+
+        [
+            (Class::Input, fresh),
+            (Class::CachedInput, cached.saturating_sub(cached_audio)),
+            (Class::CacheCreation, created.saturating_sub(created_1h)),
+            (Class::CacheCreation1h, created_1h),
+            (Class::InputAudio, audio),
+            (Class::CachedInputAudio, cached_audio),
+            (Class::InputImage, image),
+            (Class::InputVideo, video),
+            (Class::Output, generated),
+            (Class::Reasoning, reasoning),
+            (Class::OutputAudio, output_audio),
+            (Class::OutputImage, output_image),
+        ]
+        .into_iter()
+        .filter(|&(_, tokens)| tokens > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn report(input: u64, output: u64, total: u64) -> UsageReport {
+        UsageReport { input: Some(input), output: Some(output), total: Some(total), ..UsageReport::default() }
+    }
+
+    fn buckets(report: &UsageReport) -> Vec<(&'static str, u64)> {
+        report.normalise().buckets().map(|(class, tokens)| (class.name(), tokens)).collect()
+    }
+
+    #[test]
+    fn cached_and_reasoning_tokens_are_charged_once() {
+        let usage = UsageReport { cached_input: Some(1920), reasoning: Some(64), ..report(2006, 300, 2306) };
+        assert_eq!(buckets(&usage), [("input", 86), ("cached_input", 1920), ("output", 236), ("reasoning", 64)]);
+    }
+
+    #[test]
+    fn reasoning_on_top_of_the_completion_is_found_by_the_total() {
+        let xai = UsageReport { reasoning: Some(50), ..report(10, 20, 80) };
+        assert_eq!(xai.normalise().counts().output, Some(70));
+        let larger_than_completion = UsageReport { reasoning: Some(50), ..report(10, 20, 30) };
+        assert_eq!(larger_than_completion.normalise().counts().output, Some(70));
+        let inside = UsageReport { reasoning: Some(15), ..report(10, 20, 30) };
+        assert_eq!(inside.normalise().counts().output, Some(20));
+    }
+
+    #[test]
+    fn hidden_thinking_is_the_gap_to_the_total() {
+        assert_eq!(report(35, 12, 109).normalise().counts().output, Some(74));
+    }
+
+    #[test]
+    fn audio_on_top_of_the_prompt_is_added_to_it() {
+        let usage = UsageReport { input_audio: Some(375), ..report(5, 20, 400) }.normalise();
+        assert_eq!(usage.counts().input, Some(380));
+        assert_eq!(usage.buckets().map(|(_, tokens)| tokens).sum::<u64>(), 400);
+    }
+
+    #[test]
+    fn more_cached_tokens_than_prompt_tokens_are_clamped_and_said() {
+        let usage = UsageReport { cached_input: Some(700), ..report(500, 1, 501) }.normalise();
+        assert_eq!(usage.counts().cached_input, Some(500));
+        assert!(usage.clamped());
+    }
+
+    #[test]
+    fn unknown_stays_unknown() {
+        let usage = UsageReport { input: Some(8), total: Some(8), ..UsageReport::default() }.normalise();
+        assert_eq!(usage.counts().output, None);
+        assert_eq!(usage.counts().cached_input, None);
+        assert!(UsageReport::default().is_empty());
+    }
+
+    #[test]
+    fn a_later_event_replaces_what_it_names_and_keeps_the_rest() {
+        let mut usage =
+            UsageReport { input: Some(4), cache_creation: Some(1165), output: Some(1), ..Default::default() };
+        usage.update(&UsageReport { output: Some(201), ..Default::default() });
+        assert_eq!((usage.input, usage.cache_creation, usage.output), (Some(4), Some(1165), Some(201)));
+    }
+
+    #[test]
+    fn absurd_counts_saturate() {
+        let all = UsageReport {
+            input: Some(u64::MAX),
+            cached_input: Some(u64::MAX),
+            cache_creation: Some(u64::MAX),
+            input_audio: Some(u64::MAX),
+            output: Some(u64::MAX),
+            reasoning: Some(u64::MAX),
+            total: Some(u64::MAX),
+            ..Default::default()
+        };
+        let usage = all.normalise();
+        assert_eq!(usage.buckets().collect::<Vec<_>>(), [(Class::CachedInput, u64::MAX), (Class::Reasoning, u64::MAX)]);
+        assert!(usage.clamped(), "a cache write beside a wholly cached prompt");
+    }
+}
