@@ -9,7 +9,7 @@ use crate::telemetry::{Event, Metric};
 /// The wall clock.
 pub trait Clock {
     /// Nanoseconds since the Unix epoch.
-    fn now_ns(&self) -> u64;
+    fn now_ns(&mut self) -> u64;
 }
 
 /// A compare-and-swap version of a shared value; opaque.

@@ -52,7 +52,7 @@ impl MemoryHost {
 }
 
 impl Clock for MemoryHost {
-    fn now_ns(&self) -> u64 {
+    fn now_ns(&mut self) -> u64 {
         self.now_ns
     }
 }

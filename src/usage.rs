@@ -227,9 +227,9 @@ impl TokenUsage {
         let counts = &self.counts;
 
         let cached = known(counts.cached_input);
-        let cached_audio = known(counts.cached_input_audio);
+        let cached_audio = known(counts.cached_input_audio).min(cached);
         let created = known(counts.cache_creation);
-        let created_1h = known(counts.cache_creation_1h);
+        let created_1h = known(counts.cache_creation_1h).min(created);
         let mut fresh = known(counts.input).saturating_sub(cached).saturating_sub(created);
         let mut take_fresh = |wanted: u64| {
             let taken = wanted.min(fresh);
@@ -316,6 +316,12 @@ mod tests {
         let usage = UsageReport { cached_input: Some(700), ..report(500, 1, 501) }.normalise();
         assert_eq!(usage.counts().cached_input, Some(500));
         assert!(usage.clamped());
+    }
+
+    #[test]
+    fn a_part_of_an_unknown_whole_is_not_counted_twice() {
+        let usage = UsageReport { cached_input_audio: Some(1), cache_creation_1h: Some(1), ..report(0, 0, 0) };
+        assert_eq!(buckets(&usage), []);
     }
 
     #[test]

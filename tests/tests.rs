@@ -1,4 +1,14 @@
 //! The integration tests, one binary: this file is their table of contents.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `golden` | request, response and record of whole exchanges, natively and in the compiled module, at every chunking |
+//! | `properties` | what must hold for any input and any order of events |
+//! | `filter` | the compiled module in-process: ends, faults of every host call, two workers, fuel |
+//! | `architecture` | which module may know which |
+//! | `wasm_host_selftest` | the in-process host behaves as Envoy does |
+//!
+//! Real Envoy is in `tests/envoy` (pytest).
 
 // A test may panic and may address what it knows is there; support code is not used by every test.
 #![allow(
@@ -6,10 +16,15 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stderr,
     clippy::unwrap_used,
     dead_code,
     unreachable_pub
 )]
 
+mod architecture;
+mod filter;
+mod golden;
+mod properties;
 mod support;
 mod wasm_host_selftest;

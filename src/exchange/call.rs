@@ -111,7 +111,7 @@ impl Call {
     }
 
     /// A piece of the response came by.
-    pub(super) fn reply_chunk(&mut self, chunk: &[u8], host: &dyn Host) {
+    pub(super) fn reply_chunk(&mut self, chunk: &[u8], host: &mut dyn Host) {
         if self.first_byte_ns.is_none() && !chunk.is_empty() {
             self.first_byte_ns = Some(host.now_ns());
         }
@@ -131,13 +131,17 @@ impl Call {
 
     /// Ends the call: prices it, counts it and emits its record.
     pub(super) fn close(
-        self: Box<Call>,
+        mut self: Box<Call>,
         config: &Config,
         ending: &Ending<'_>,
         response_ended: bool,
         context: &mut Context<'_>,
     ) {
         let end_reason = ending.reason(response_ended || self.reply.done);
+        // A body that nobody let come to its end is cut off, not damaged.
+        if end_reason != EndReason::Complete && self.damage == Some(Damage::Truncated) {
+            self.damage = None;
+        }
         let status = self.status.or(ending.status).filter(|&status| status != 0);
         let priced = self.price(config);
 

@@ -53,8 +53,9 @@ impl ProxyHost<'_> {
 
 impl Clock for ProxyHost<'_> {
     /// The host's clock; the epoch where it has none, which a reader of the record cannot mistake for now.
-    fn now_ns(&self) -> u64 {
-        abi::now_ns().unwrap_or(0)
+    fn now_ns(&mut self) -> u64 {
+        let now = abi::now_ns();
+        self.check(now).unwrap_or(0)
     }
 }
 

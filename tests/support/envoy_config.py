@@ -135,6 +135,11 @@ def enable_trailers(bootstrap: Bootstrap) -> None:
     options["explicit_http_config"]["http_protocol_options"] = {"enable_trailers": True}
 
 
+def flush_soon(bootstrap: Bootstrap) -> None:
+    """Records leave for the collector every 20 ms instead of every second."""
+    filter_config(bootstrap)["collector"]["flush_ms"] = 20
+
+
 def exact_balance(bootstrap: Bootstrap) -> None:
     """Spread connections evenly over the workers instead of by the kernel's hash."""
     listener(bootstrap)["connection_balance_config"] = {"exact_balance": {}}

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class Stack:
         envoy: str | None = None,
         directory: Path | None = None,
         log_level: str = "warning",
+        arguments: Sequence[str] = (),
     ) -> None:
         self.directory = directory or Path(tempfile.mkdtemp(prefix="tollgate-"))
         self._own_directory = directory is None
@@ -129,7 +130,7 @@ class Stack:
         self._edit, self._dynamic, self._fixed = edit, dynamic, fixed_ports
         self._suffix = "json" if json_bootstrap else "yaml"
         self._concurrency, self._log_level = concurrency, log_level
-        self._wasm, self._envoy = wasm, envoy or find_envoy()
+        self._wasm, self._envoy, self._arguments = wasm, envoy or find_envoy(), arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: dict[str, Any] = {}
         self._version = 0
@@ -235,7 +236,7 @@ class Stack:
         command = [
             self._envoy, "-c", str(bootstrap), "--concurrency", str(self._concurrency), "--disable-hot-restart",
             "--file-flush-interval-msec", str(FLUSH_MS), "--admin-address-path", str(address),
-            "--log-level", self._log_level, "--component-log-level", "wasm:info",
+            "--log-level", self._log_level, "--component-log-level", "wasm:info", *self._arguments,
         ]
         # setpriv becomes Envoy under the same pid. A preexec_fn would do it too, but is unsafe beside threads.
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
@@ -262,13 +263,15 @@ class Stack:
                 return False
             if not statuses:
                 return False
-            self.client = Client(statuses[0]["local_address"]["socket_address"]["port_value"])
+            # With a second listener in the bootstrap, Envoy lists them in any order.
+            named = next((s for s in statuses if s["name"] == "llm"), statuses[0])
+            self.client = Client(named["local_address"]["socket_address"]["port_value"])
             return True
 
-        self._wait(ready, READY_SECONDS, "Envoy is not ready")
+        self.wait(ready, READY_SECONDS, "Envoy is not ready")
 
     @staticmethod
-    def _wait(until: Callable[[], bool], seconds: float, complaint: str) -> None:
+    def wait(until: Callable[[], bool], seconds: float, complaint: str) -> None:
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() > deadline:
@@ -296,7 +299,7 @@ class Stack:
                     verdict.append(accepted)
             return bool(verdict) and self.counter("listener_manager.total_listeners_warming") == 0
 
-        self._wait(decided, timeout, "no verdict on the listener update")
+        self.wait(decided, timeout, "no verdict on the listener update")
         if not verdict[0]:
             self._listener = old
         return verdict[0]
@@ -329,7 +332,7 @@ class Stack:
 
     def wait_access_log(self, number: int, timeout: float = 10) -> list[dict[str, Any]]:
         """The access log's records, once there are at least `number`."""
-        self._wait(lambda: len(self.access_log()) >= number, timeout, f"fewer than {number} access log records")
+        self.wait(lambda: len(self.access_log()) >= number, timeout, f"fewer than {number} access log records")
         return self.access_log()
 
     def plain_log(self) -> list[dict[str, Any]]:

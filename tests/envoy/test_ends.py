@@ -1,0 +1,213 @@
+"""However a call ends, it has one record that says how: the same status and attempts as Envoy's own log, and a cost only
+for what the provider did."""
+
+from __future__ import annotations
+
+import http.client
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from support.audit import Record, assert_says, expected, fresh, llm_calls, one_record
+from support.client import Headers, Reply, call_body
+from support.replay import fixtures
+from support.stack import Stack
+from support.wire import Wire, header, request_head
+
+JSON, SSE = "openai-chat-json.json", "openai-chat-sse-usage.sse"
+LARGE = "x" * 3000
+NONE: Record = {"usage_source": "none", "input_tokens": None}
+FREE: Record = NONE | {"cost_picousd": 0, "price_status": "free"}
+UNKNOWN: Record = NONE | {"cost_picousd": None, "price_status": None}
+COMPLETE: Record = {"end_reason": "complete", "status": 200}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A call and what its record must say of its end."""
+
+    name: str
+    wanted: Record
+    fault: str = ""
+    headers: Headers = field(default_factory=dict)
+    path: str = "/v1/chat/completions"
+    stream: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    seen: int | None = None
+    cut: bool = False
+
+
+def under(prefix: str) -> str:
+    return f"/{prefix}/v1/chat/completions"
+
+
+ENDS = [
+    End("end of body", expected(JSON, "gpt-4o")),
+    End("end of stream", expected(SSE, "gpt-4o"), stream=True),
+    End("trailers", expected(JSON, "gpt-4o"), "trailers"),
+    End("trailers after a stream", expected(SSE, "gpt-4o"), "trailers", stream=True),
+    End("trailers, gzip", expected(SSE, "gpt-4o"), "trailers", {"x-replay-gzip": "1"}, stream=True),
+    End("204", {"end_reason": "complete", "status": 204} | UNKNOWN, "no-body"),
+    End("content-length 0", COMPLETE | UNKNOWN, "no-body", {"x-replay-status": "200"}),
+    End("429 without a body", {"end_reason": "complete", "status": 429} | FREE, "no-body", {"x-replay-status": "429"}),
+    End("provider says 400", expected("openai-error-400.json", "gpt-4o"), headers={"x-replay-status": "400"}),
+    End("provider says 500", expected("openai-error-500.json", "gpt-4o"), headers={"x-replay-status": "500"}),
+    End("reset before headers", {"end_reason": "upstream_reset", "status": 503} | UNKNOWN, "reset-before-headers"),
+    End("reset after headers", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-after-headers", cut=True),
+    End("reset mid-body", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-mid-body", cut=True),
+    End("reset mid-stream", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-mid-body", stream=True,
+        cut=True),
+    End("closed mid-body", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "close-mid-body", cut=True),
+    End("closed mid-stream", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "close-mid-body", stream=True,
+        cut=True),
+    End("no route", {"end_reason": "local_reply", "status": 404, "error": "route_not_found"} | FREE,
+        headers={"host": "nowhere.test"}),
+    End("413 behind the filter",
+        {"end_reason": "local_reply", "status": 413, "error": "request_payload_too_large"} | FREE,
+        path=under("after"), extra={"padding": LARGE}),
+    End("413 in front of the filter",
+        {"end_reason": "local_reply", "status": 413, "error": "request_payload_too_large"} | FREE,
+        path=under("before"), extra={"padding": LARGE}),
+    End("denied in front of the filter",
+        {"end_reason": "local_reply", "status": 403, "error": "rbac_access_denied_matched_policy[test]"} | FREE,
+        headers={"x-test-deny": "1"}),
+    End("timeout before headers", {"end_reason": "timeout", "status": 504} | UNKNOWN, "hang", path=under("slow")),
+    End("timeout mid-stream", {"end_reason": "timeout", "status": 200} | UNKNOWN, "hang-mid-body", path=under("slow"),
+        stream=True, cut=True),
+    End("silence before headers", {"end_reason": "timeout", "status": 504} | UNKNOWN, "hang", path=under("idle")),
+    End("silence mid-stream", {"end_reason": "timeout", "status": 200} | UNKNOWN, "hang-mid-body", path=under("idle"),
+        stream=True, cut=True),
+    End("refused, tried again", {"end_reason": "upstream_reset", "status": 503, "attempts": 2} | UNKNOWN,
+        path=under("dead")),
+    End("no host", {"end_reason": "local_reply", "status": 503, "error": "no_healthy_upstream"} | FREE,
+        path=under("empty")),
+    End("no cluster", {"end_reason": "local_reply", "status": 503, "error": "cluster_not_found"} | FREE,
+        path=under("missing")),
+    End("answered by Envoy", {"end_reason": "local_reply", "status": 200, "error": "direct_response"} | FREE,
+        path=under("direct")),
+]
+
+
+def send(stack: Stack, end: End, session: str) -> Reply:
+    headers = {"x-cost-session": session, "x-replay-fault": end.fault, **end.headers}
+    return stack.client.chat(stream=end.stream, path=end.path, headers=headers, **end.extra)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.name)
+def test_every_end_of_a_call_is_one_record_that_says_how(edges: Stack, end: End) -> None:
+    session = fresh()
+    reply = send(edges, end, session)
+    record = one_record(edges, session)
+    assert_says(record, end.wanted)
+    assert reply.cut == end.cut
+    assert reply.status == record["status"]
+    (envoys,) = [line for line in llm_calls(edges) if line["request_id"] == record["request_id"]]
+    assert (envoys["status"], envoys["attempts"] or 0) == (record["status"], record.get("attempts", 0))
+    if end.wanted["end_reason"] not in ("complete", "local_reply"):
+        assert record["error"] == envoys["details"]
+
+
+@pytest.mark.parametrize("end", [e for e in ENDS if "in front" not in e.name], ids=lambda end: end.name)
+def test_every_answer_to_a_call_the_filter_saw_carries_its_records_id(edges: Stack, end: End) -> None:
+    session = fresh()
+    reply = send(edges, end, session)
+    assert reply.headers["x-tollgate-id"] == one_record(edges, session)["id"]
+
+
+def test_trailers_reach_the_client(edges: Stack) -> None:
+    body = call_body("gpt-4o", False, False, {})
+    with Wire(edges.client.port) as wire:
+        wire.send(request_head(headers=[(b"x-replay-fault", b"trailers")], length=len(body)) + body)
+        wire.read_until(b"\r\nx-replay-trailer: end\r\n\r\n")
+
+
+def test_a_request_with_trailers_is_metered(edges: Stack) -> None:
+    session = fresh()
+    with Wire(edges.client.port) as wire:
+        wire.send(request_head(headers=[(b"x-cost-session", session.encode()), (b"trailer", b"x-end")]))
+        wire.send(b'13\r\n{"model": "gpt-4o"}\r\n0\r\nx-end: 1\r\n\r\n')
+        wire.read_until(b"fp_fc3f053a75")
+    assert_says(one_record(edges, session), expected(JSON, "gpt-4o"))
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+def test_a_client_that_leaves_before_the_answer_has_a_record_without_a_status(edges: Stack, reset: bool) -> None:
+    session = fresh()
+    mark, body = fresh(), call_body("gpt-4o", False, False, {})
+    extra = [(b"x-cost-session", session.encode()), (b"x-replay-fault", b"hang"), (b"x-mark", mark.encode())]
+    with Wire(edges.client.port) as wire:
+        wire.send(request_head(headers=extra, length=len(body)) + body)
+        edges.wait(lambda: any(["x-mark", mark] in r["headers"] and r["body_len"] for r in list(edges.replay.requests)),
+                   10, "the request never arrived")
+        if reset:
+            wire.reset()
+    record = one_record(edges, session)
+    assert_says(record, {"end_reason": "client_abort", "status": None, "request_model": "gpt-4o"} | UNKNOWN)
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_has_a_record(edges: Stack) -> None:
+    session = fresh()
+    with Wire(edges.client.port) as wire:
+        wire.send(request_head(headers=[(b"x-cost-session", session.encode())], length=1000) + b'{"model": "gpt-4o", ')
+        arrived = len(edges.replay.requests)
+        edges.wait(lambda: len(edges.replay.requests) >= arrived, 10, "nothing arrived")
+    assert_says(one_record(edges, session), {"end_reason": "client_abort", "status": None} | UNKNOWN)
+
+
+def test_a_client_that_leaves_mid_stream_has_a_record_of_what_came(edges: Stack) -> None:
+    session = fresh()
+    edges.client.hang_up(500, headers={"x-cost-session": session, "x-replay-fault": "hang-mid-body"})
+    record = one_record(edges, session)
+    assert_says(record, {"end_reason": "client_abort", "status": 200, "stream": True,
+                         "response_model": "gpt-4o-2024-08-06"} | UNKNOWN)
+
+
+def test_a_client_that_leaves_once_it_has_read_all_events_has_aborted_nothing(edges: Stack) -> None:
+    session = fresh()
+    size = len(fixtures()[SSE].data)
+    # Everything but the last chunk's end: the provider hangs with the stream's [DONE] sent.
+    headers = {"x-cost-session": session, "x-replay-fault": "hang-mid-body", "x-replay-fault-after": str(size)}
+    edges.client.hang_up(size, headers=headers)
+    assert_says(one_record(edges, session), expected(SSE, "gpt-4o"))
+
+
+@pytest.mark.parametrize("fixture", [JSON, SSE])
+def test_an_answer_that_comes_before_the_request_is_read_is_recorded_whole(edges: Stack, fixture: str) -> None:
+    session = fresh()
+    last = fixtures()[fixture].data[-12:]
+    extra = [
+        (b"x-cost-session", session.encode()), (b"x-replay-fault", b"early-answer"),
+        (b"x-replay-fixture", fixture.encode()),
+    ]
+    with Wire(edges.client.port) as wire:
+        wire.send(request_head(headers=extra, length=1_000_000) + b'{"model": "gpt-4o", "messages": ["')
+        # The client goes on sending, a little at a time, until it has its answer.
+        for sent in count():
+            if wire.readable(0.005) or sent > 1000:
+                break
+            wire.send(b"more")
+        wire.read_until(last)
+    assert header(wire.seen, b"x-tollgate-id")
+    record = one_record(edges, session)
+    assert_says(record, expected(fixture, "gpt-4o") | {"id": header(wire.seen, b"x-tollgate-id").decode()})
+
+
+def test_a_request_without_a_body_is_a_call_all_the_same(edges: Stack) -> None:
+    session = fresh()
+    edges.client.send("POST", "/v1/chat/completions", b"", {"x-cost-session": session})
+    assert_says(one_record(edges, session), COMPLETE | {"request_model": None, "usage_source": "reported"})
+
+
+def test_calls_on_one_connection_have_a_record_each(edges: Stack) -> None:
+    sessions = [fresh() for _ in range(5)]
+    connection = http.client.HTTPConnection("127.0.0.1", edges.client.port, timeout=10)
+    ids = []
+    for session in sessions:
+        body = call_body("gpt-4o", False, False, {})
+        connection.request("POST", "/v1/chat/completions", body, {"x-cost-session": session})
+        with connection.getresponse() as response:
+            response.read()
+            ids.append(response.getheader("x-tollgate-id"))
+    connection.close()
+    assert [one_record(edges, session)["id"] for session in sessions] == ids

@@ -1,0 +1,278 @@
+//! What must hold for any input and any order of events.
+
+use crate::support::core_driver::borrowed;
+use crate::support::exchange::Headers;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::Value as Json;
+use std::rc::Rc;
+use tollgate::body::inflate::{Encoding, Inflate};
+use tollgate::body::json::{EACH, Paths, Scanner, Value};
+use tollgate::body::sse;
+use tollgate::config::Config;
+use tollgate::exchange::{Context, Ending, Event, Exchange};
+use tollgate::glob::Glob;
+use tollgate::identity::Instance;
+use tollgate::memory::MemoryHost;
+use tollgate::money::{Decimal, Per, Rate, charge};
+use tollgate::usage::{Class, UsageReport};
+
+/// Any JSON, with the keys of interest likely.
+fn any_json() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<u64>().prop_map(Json::from),
+        any::<f64>().prop_filter("JSON has finite numbers only", |n| n.is_finite()).prop_map(Json::from),
+        any::<String>().prop_map(Json::from),
+    ];
+    leaf.prop_recursive(5, 64, 6, |inner| {
+        let key = prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("é\"\\".to_owned()), any::<String>()];
+        prop_oneof![
+            vec(inner.clone(), 0..6).prop_map(Json::from),
+            vec((key, inner), 0..6).prop_map(|fields| Json::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+const PATHS: Paths<&[&str]> = &[
+    (&["a"], &["a"]),
+    (&["a", "b"], &["a", "b"]),
+    (&["b", EACH, "a"], &["b", EACH, "a"]),
+    (&["é\"\\"], &["é\"\\"]),
+    (&[EACH], &[EACH]),
+    (&["b", EACH, EACH], &["b", EACH, EACH]),
+];
+
+/// What the scanner must say of `json`, found by walking the whole document.
+fn expected(json: &Json) -> Vec<String> {
+    fn walk(json: &Json, at: &mut Vec<String>, found: &mut Vec<String>) {
+        let here = PATHS.iter().find(|(path, _)| path.iter().eq(at.iter())).map(|(_, name)| name.join("."));
+        let mut say = |what: String| found.extend(here.iter().map(|path| format!("{path}={what}")));
+        match json {
+            Json::Null => say("null".into()),
+            Json::Bool(flag) => say(flag.to_string()),
+            Json::Number(number) => say(number.to_string()),
+            Json::String(text) => say(format!("{:?} {}", cut(text), text.len())),
+            Json::Array(items) => {
+                say("[".into());
+                for item in items {
+                    at.push(EACH.into());
+                    walk(item, at, found);
+                    at.pop();
+                }
+                found.extend(here.iter().map(|path| format!("{path}=end")));
+            }
+            Json::Object(fields) => {
+                say("{".into());
+                for (key, value) in fields {
+                    // A key spelt like the element segment stands for no element.
+                    at.push(if key == EACH { "a key, no element".into() } else { key.clone() });
+                    walk(value, at, found);
+                    at.pop();
+                }
+                found.extend(here.iter().map(|path| format!("{path}=end")));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(json, &mut Vec::new(), &mut found);
+    found
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(tollgate::body::json::MAX_CAPTURE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn scanned(pieces: &[&[u8]]) -> (Vec<String>, bool) {
+    let mut found = Vec::new();
+    let mut sink = |path: &[&str], value: Value<'_>| {
+        let what = match value {
+            Value::Null => "null".into(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) => number.to_owned(),
+            Value::Text { text, bytes } => format!("{text:?} {bytes}"),
+            Value::Object => "{".into(),
+            Value::Array => "[".into(),
+            Value::End => "end".into(),
+        };
+        found.push(format!("{}={what}", path.join(".")));
+    };
+    let mut scanner = Scanner::new(PATHS);
+    for piece in pieces {
+        scanner.feed(piece, &mut sink);
+    }
+    scanner.finish(&mut sink);
+    (found, scanner.is_complete())
+}
+
+/// `bytes` cut at the given places.
+fn split<'b>(bytes: &'b [u8], cuts: &[prop::sample::Index]) -> Vec<&'b [u8]> {
+    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    places.extend([0, bytes.len()]);
+    places.sort_unstable();
+    places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_scanner_finds_what_a_parser_finds(json in any_json(), pretty: bool, cuts in vec(any::<prop::sample::Index>(), 0..8)) {
+        let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) }.unwrap();
+        let (found, complete) = scanned(&split(text.as_bytes(), &cuts));
+        prop_assert!(complete);
+        prop_assert_eq!(found, expected(&json));
+    }
+
+    #[test]
+    fn the_scanner_reads_any_bytes_alike_however_they_are_cut(bytes in "[\\[\\]{},:\"\\\\a0tnu e1.-]{0,60}", cuts in vec(any::<prop::sample::Index>(), 0..8)) {
+        prop_assert_eq!(scanned(&[bytes.as_bytes()]), scanned(&split(bytes.as_bytes(), &cuts)));
+    }
+
+    #[test]
+    fn events_come_out_alike_however_they_are_cut(text in "(data|data:|event: x|:|a|é|\r|\n|\r\n| ){0,40}", cuts in vec(any::<prop::sample::Index>(), 0..8)) {
+        let read = |pieces: &[&[u8]]| {
+            let (mut events, mut data) = (Vec::new(), Vec::new());
+            let mut take = |part: sse::Part<'_>| match part {
+                sse::Part::Data(piece) => data.extend_from_slice(piece),
+                sse::Part::End => events.push(std::mem::take(&mut data)),
+            };
+            let mut reader = sse::Reader::default();
+            for piece in pieces {
+                reader.feed(piece, &mut take);
+            }
+            reader.finish(&mut take);
+            events
+        };
+        prop_assert_eq!(read(&[text.as_bytes()]), read(&split(text.as_bytes(), &cuts)));
+    }
+
+    #[test]
+    fn damaged_compression_never_panics(mut bytes in vec(any::<u8>(), 0..400), header: bool, cuts in vec(any::<prop::sample::Index>(), 0..4)) {
+        if header {
+            bytes.splice(0..0, [0x1f, 0x8b, 8]);
+        }
+        for encoding in [Encoding::Gzip, Encoding::Deflate] {
+            let mut inflate = Inflate::new(encoding);
+            for piece in split(&bytes, &cuts) {
+                let _ = inflate.feed(piece, |_| {});
+            }
+        }
+    }
+
+    #[test]
+    fn a_configuration_of_any_bytes_is_read_or_refused(bytes in vec(any::<u8>(), 0..200), json in any_json()) {
+        let _ = Config::from_bytes(&bytes);
+        let wrapped = serde_json::json!({"prices": json, "collector": {"cluster": "c", "headers": json}});
+        if let Err(errors) = Config::from_bytes(wrapped.to_string().as_bytes()) {
+            prop_assert!(!errors.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_decimal_shows_itself_so_that_it_reads_back(digits in any::<u64>(), places in 0u8..=19) {
+        let text = format!("{:0>1$}", digits, usize::from(places) + 1);
+        let (whole, fraction) = text.split_at(text.len() - usize::from(places));
+        let written = if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") };
+        let decimal = Decimal::parse(&written).unwrap();
+        prop_assert_eq!(Decimal::parse(&decimal.to_string()).unwrap(), decimal);
+    }
+
+    #[test]
+    fn a_charge_is_quantity_times_rate(quantity in 0u64..1 << 40, micros in 0u64..1 << 40) {
+        // Rates of up to six decimals per million tokens are whole pico-dollars per token.
+        let usd = Decimal::parse(&format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)).unwrap();
+        let cost = charge(quantity, Rate { usd, per: Per::Million }).unwrap();
+        prop_assert_eq!(cost.pico(), i128::from(quantity) * i128::from(micros));
+    }
+
+    #[test]
+    fn every_token_is_in_one_class(counts in vec(prop::option::of(0u64..10_000), 13)) {
+        let report = UsageReport {
+            input: counts[0], cached_input: counts[1], cache_creation: counts[2], cache_creation_1h: counts[3],
+            input_audio: counts[4], cached_input_audio: counts[5], input_image: counts[6], input_video: counts[7],
+            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12],
+        };
+        let usage = report.normalise();
+        let sum = |wanted: &[Class]| usage.buckets().filter(|(class, _)| wanted.contains(class)).map(|(_, n)| n).sum::<u64>();
+        let output = [Class::Output, Class::Reasoning, Class::OutputAudio, Class::OutputImage];
+        let input: Vec<Class> = Class::ALL.into_iter().filter(|class| !output.contains(class)).collect();
+        if let Some(total) = usage.counts().input {
+            prop_assert_eq!(sum(&input), total);
+        }
+        if let Some(total) = usage.counts().output {
+            prop_assert_eq!(sum(&output), total);
+        }
+        prop_assert_eq!(usage.counts().normalise().counts().cached_input, usage.counts().cached_input);
+    }
+
+    #[test]
+    fn a_glob_matches_as_a_regular_expression_would(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+        fn naive(pattern: &[u8], text: &[u8]) -> bool {
+            match (pattern.split_first(), text.split_first()) {
+                (None, None) => true,
+                (Some((b'*', rest)), _) => naive(rest, text) || text.split_first().is_some_and(|(_, left)| naive(pattern, left)),
+                (Some((a, rest)), Some((b, left))) => a == b && naive(rest, left),
+                _ => false,
+            }
+        }
+        prop_assert_eq!(Glob::new(&pattern).matches(&text), naive(pattern.as_bytes(), text.as_bytes()));
+    }
+
+    #[test]
+    fn any_order_of_events_gives_at_most_one_record_and_never_panics(steps in vec((0u8..7, any::<bool>(), vec(any::<u8>(), 0..60)), 0..24)) {
+        let mut host = MemoryHost::default();
+        let mut instance = Instance::register(&mut host, None);
+        let mut exchange = Exchange::new(Rc::new(Config::default()));
+        let mut logged = 0;
+        for (kind, end_of_stream, bytes) in &steps {
+            let llm = bytes.first().is_none_or(|b| b % 4 != 0);
+            let pairs: Headers = vec![
+                (":method".into(), b"POST".to_vec()),
+                (":path".into(), if llm { b"/v1/chat/completions".to_vec() } else { bytes.clone() }),
+                (":status".into(), bytes.clone()),
+                ("content-type".into(), bytes.clone()),
+                ("content-encoding".into(), if *end_of_stream { b"gzip".to_vec() } else { bytes.clone() }),
+                ("x-cost-team".into(), bytes.clone()),
+                ("traceparent".into(), bytes.clone()),
+                ("authorization".into(), bytes.clone()),
+            ];
+            let headers = borrowed(&pairs);
+            let details = String::from_utf8_lossy(bytes);
+            let event = match kind {
+                0 => Event::RequestHeaders { headers: &headers, end_of_stream: *end_of_stream },
+                1 => Event::RequestBody { chunk: bytes, end_of_stream: *end_of_stream },
+                2 => Event::RequestTrailers,
+                3 => Event::ResponseHeaders { headers: &headers, end_of_stream: *end_of_stream },
+                4 => Event::ResponseBody { chunk: bytes, end_of_stream: *end_of_stream },
+                5 => Event::ResponseTrailers,
+                _ => {
+                    logged += 1;
+                    Event::Log(Ending { code_details: Some(&details), request_headers: Some(&headers), ..Ending::default() })
+                }
+            };
+            let open = exchange.is_open();
+            exchange.on(event, &mut Context { host: &mut host, instance: &mut instance });
+            if open && matches!(event, Event::Log(_)) {
+                prop_assert!(!exchange.is_open());
+            }
+        }
+        prop_assert!(host.records.len() <= 1);
+        if exchange.is_open() {
+            prop_assert_eq!(host.records.len(), 0, "the record comes with the log callback");
+            prop_assert_eq!(logged, 0);
+            let log = Event::Log(Ending::default());
+            exchange.on(log, &mut Context { host: &mut host, instance: &mut instance });
+            prop_assert_eq!(host.records.len(), 1);
+        }
+        for record in &host.records {
+            prop_assert!(host.provisional.iter().all(|provisional| provisional.id == record.id));
+            prop_assert!(record.cost_picousd.is_none_or(|cost| cost >= 0));
+        }
+    }
+}

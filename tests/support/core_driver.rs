@@ -1,0 +1,86 @@
+//! Plays exchanges on the core, natively.
+
+use super::chunks::Chunking;
+use super::exchange::{Driver, End, Exchange, Headers, Outcome};
+use std::rc::Rc;
+use tollgate::config::Config;
+use tollgate::exchange::{Context, Edit, Ending, Event, Exchange as Core};
+use tollgate::identity::Instance;
+use tollgate::memory::MemoryHost;
+
+/// The core on an in-memory host.
+#[derive(Default)]
+pub struct CoreDriver;
+
+/// Borrows headers for the core.
+pub fn borrowed(headers: &Headers) -> tollgate::http::Headers<'_> {
+    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
+}
+
+/// Does what a verdict says, as a host would.
+pub fn apply(edits: Vec<Edit>, headers: &mut Headers) {
+    for edit in edits {
+        match edit {
+            Edit::Remove(name) => headers.retain(|(own, _)| *own != *name),
+            Edit::Set(name, value) => {
+                headers.retain(|(own, _)| own != name);
+                headers.push((name.into(), value.into_bytes()));
+            }
+        }
+    }
+}
+
+impl Driver for CoreDriver {
+    fn play(&mut self, exchange: &Exchange, chunking: Chunking) -> Outcome {
+        let config = Config::from_bytes(&exchange.config).expect("the case's configuration is valid");
+        let mut host = MemoryHost::default();
+        let mut instance = Instance::register(&mut host, Some("gateway-1".into()));
+        let mut core = Core::new(Rc::new(config));
+        let mut on = |event: Event<'_>| {
+            host.now_ns += 1_000_000;
+            core.on(event, &mut Context { host: &mut host, instance: &mut instance }).edits
+        };
+
+        let mut upstream_headers = exchange.request_headers.clone();
+        let end_of_stream = exchange.request_body.is_empty();
+        let headers = borrowed(&exchange.request_headers);
+        apply(on(Event::RequestHeaders { headers: &headers, end_of_stream }), &mut upstream_headers);
+        if !end_of_stream {
+            for chunk in chunking.cut(&exchange.request_body) {
+                on(Event::RequestBody { chunk, end_of_stream: false });
+            }
+            on(Event::RequestBody { chunk: b"", end_of_stream: true });
+        }
+
+        let mut client_headers = exchange.response_headers.clone().unwrap_or_default();
+        if let Some(response) = &exchange.response_headers {
+            let end_of_stream = exchange.response_body.is_empty() && exchange.end == End::Body;
+            let headers = borrowed(response);
+            apply(on(Event::ResponseHeaders { headers: &headers, end_of_stream }), &mut client_headers);
+            for chunk in chunking.cut(&exchange.response_body) {
+                on(Event::ResponseBody { chunk, end_of_stream: false });
+            }
+            match exchange.end {
+                End::Body if !end_of_stream => drop(on(Event::ResponseBody { chunk: b"", end_of_stream: true })),
+                End::Trailers => drop(on(Event::ResponseTrailers)),
+                End::Body | End::None => {}
+            }
+        }
+        on(Event::Log(Ending {
+            code_details: Some(&exchange.code_details),
+            attempts: Some(1),
+            route: Some("llm"),
+            cluster: Some("llm_upstream"),
+            ..Ending::default()
+        }));
+        assert!(host.records.len() <= 1, "one record at most");
+        let record = host.records.first().map(|record| serde_json::from_slice(&record.to_json().unwrap()).unwrap());
+        Outcome {
+            record,
+            upstream_headers,
+            upstream_body: exchange.request_body.clone(),
+            client_headers,
+            client_body: exchange.response_body.clone(),
+        }
+    }
+}

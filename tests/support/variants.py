@@ -1,0 +1,98 @@
+"""The shipped gateway with additions that several tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support import envoy_config
+from support.envoy_config import PROTOCOL_OPTIONS, Bootstrap
+
+FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+BUFFER_BYTES = 1000
+TIMEOUT = "0.3s"
+
+
+def deny_filter() -> dict[str, Any]:
+    """RBAC that denies what has the header x-test-deny, with 403."""
+    permission = {"header": {"name": "x-test-deny", "present_match": True}}
+    policy = {"permissions": [permission], "principals": [{"any": True}]}
+    rules = {"action": "DENY", "policies": {"test": policy}}
+    return {"name": "deny", "typed_config": {"@type": f"{FILTERS}.rbac.v3.RBAC", "rules": rules}}
+
+
+def buffer_filter(name: str) -> dict[str, Any]:
+    """A filter that answers 413 to bodies above `BUFFER_BYTES`, on routes that enable it."""
+    config = {"@type": f"{FILTERS}.buffer.v3.Buffer", "max_request_bytes": BUFFER_BYTES}
+    return {"name": name, "disabled": True, "typed_config": config}
+
+
+def small(name: str) -> dict[str, Any]:
+    """Enables a buffer filter on a route."""
+    limit = {"max_request_bytes": BUFFER_BYTES}
+    return {"typed_per_filter_config": {name: {"@type": f"{FILTERS}.buffer.v3.BufferPerRoute", "buffer": limit}}}
+
+
+def to(prefix: str, **route: Any) -> dict[str, Any]:
+    """A route to the replay provider, or elsewhere, for paths that begin with /`prefix`."""
+    return {"match": {"prefix": f"/{prefix}/"}, "name": prefix, "route": {"cluster": "llm_upstream", **route}}
+
+
+def edges(bootstrap: Bootstrap) -> None:
+    """Trailers pass; host nowhere.test has no route; a header is denied in front of the filter; and by first segment of
+    the path: `before` and `after` answer 413 (in front of and behind the filter), `slow` and `idle` time out, `dead`
+    refuses connections, `empty` has no host, `missing` no cluster, `direct` is answered by Envoy."""
+    envoy_config.flush_soon(bootstrap)
+    envoy_config.enable_trailers(bootstrap)
+    filters = envoy_config.http_filters(bootstrap)
+    filters[:0] = [deny_filter(), buffer_filter("before")]
+    filters.insert(-1, buffer_filter("after"))
+
+    dead = {**envoy_config.cluster(bootstrap, "cost_collector"), "name": "dead"}
+    # The discard port: nothing listens there.
+    address = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9}}}
+    dead["load_assignment"] = {
+        "cluster_name": "dead", "endpoints": [{"lb_endpoints": [{"endpoint": address}]}],
+    }
+    # Ejecting the one host would turn "refused" into "no healthy host".
+    del dead["outlier_detection"]
+    empty = {"name": "empty", "type": "STATIC", "load_assignment": {"cluster_name": "empty"}}
+    bootstrap["static_resources"]["clusters"] += [dead, empty]
+
+    retries = {"retry_on": "connect-failure", "num_retries": 1}
+    hosts = envoy_config.connection_manager(bootstrap)["route_config"]["virtual_hosts"]
+    hosts[0]["routes"][:0] = [
+        to("before") | small("before"),
+        to("after") | small("after"),
+        to("slow", timeout=TIMEOUT),
+        to("idle", timeout="0s", idle_timeout=TIMEOUT),
+        to("dead", cluster="dead", retry_policy=retries),
+        to("empty", cluster="empty"),
+        to("missing", cluster="missing"),
+        {"match": {"prefix": "/direct/"}, "name": "direct", "direct_response": {"status": 200}},
+    ]
+    # A cluster that comes and goes: checked per call, not at load.
+    envoy_config.connection_manager(bootstrap)["route_config"]["validate_clusters"] = False
+    hosts.append({"name": "nowhere", "domains": ["nowhere.test"]})
+
+
+def without_filter(bootstrap: Bootstrap) -> None:
+    """The same gateway without tollgate."""
+    filters = envoy_config.http_filters(bootstrap)
+    filters[:] = [f for f in filters if f["name"] != "tollgate"]
+
+
+def http2_upstream(bootstrap: Bootstrap) -> None:
+    """The provider is reached by HTTP/2, over a second listener that turns it into the replay provider's HTTP/1."""
+    envoy_config.enable_trailers(bootstrap)
+    hop = {**envoy_config.cluster(bootstrap, "llm_upstream"), "name": "h1"}
+    hop["load_assignment"] = {**hop["load_assignment"], "cluster_name": "h1"}
+    bootstrap["static_resources"]["clusters"].append(hop)
+    upstream = envoy_config.cluster(bootstrap, "llm_upstream")
+    pipe = {"pipe": {"path": "@tollgate-test-hop-PORT"}}
+    upstream["load_assignment"] = {
+        "cluster_name": "llm_upstream", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": pipe}}]}],
+    }
+    options = {**upstream["typed_extension_protocol_options"][PROTOCOL_OPTIONS]}
+    options["explicit_http_config"] = {"http2_protocol_options": {}}
+    upstream["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: options}
+    del upstream["upstream_connection_options"]
