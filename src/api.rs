@@ -1,12 +1,12 @@
 //! Wire formats: which LLM API a call speaks, and where its facts stand.
 //!
-//! One file per format below. A format is data: the paths to look at in a request and in a reply, and which fact
-//! stands there. It knows nothing of prices, budgets or hosts.
+//! One file per format below. A format is data: the places to look at in a request and in a reply, and which
+//! fact stands there. It knows nothing of prices, budgets or hosts.
 
 pub mod openai_chat;
 
 use crate::body::ReplySink;
-use crate::body::json::{Paths, Sink, Value};
+use crate::body::json::{Places, Sink, Value};
 use crate::usage::UsageReport;
 
 /// The wire format of a call.
@@ -23,9 +23,9 @@ pub struct Format {
     /// OpenTelemetry's `gen_ai.operation.name`.
     pub operation: &'static str,
     /// Facts of a request.
-    pub request: Paths<RequestField>,
+    pub request: Places<RequestField>,
     /// Facts of a reply.
-    pub reply: Paths<ReplyField>,
+    pub reply: Places<ReplyField>,
 }
 
 /// A fact of a request.
@@ -173,9 +173,9 @@ impl ReplyFacts {
     }
 }
 
-/// Keeps a non-empty string.
+/// Keeps a non-empty string. Every event of a stream repeats the same few: those are not stored again.
 fn set_text(slot: &mut Option<Box<str>>, value: Value<'_>) {
-    if let Some(text) = value.as_text().filter(|text| !text.is_empty()) {
+    if let Some(text) = value.as_text().filter(|text| !text.is_empty() && slot.as_deref() != Some(text)) {
         *slot = Some(text.into());
     }
 }

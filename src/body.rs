@@ -1,4 +1,4 @@
-//! Bodies, read on the side as they pass: decoded, cut into JSON texts, scanned for a few paths.
+//! Bodies, read on the side as they pass: decoded, cut into JSON texts, scanned for a few places.
 //!
 //! [`ReplyReader`] puts the incremental readers together for a response. It never holds more than one bounded
 //! string and the inflater's window, whatever the size of the body, and never asks for a body to be paused.
@@ -8,7 +8,7 @@ pub mod json;
 pub mod sse;
 
 use inflate::{Encoding, Inflate, InflateError};
-use json::{Paths, Scanner, Sink};
+use json::{Places, Scanner, Sink};
 
 /// How a response body is cut into JSON texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,8 +135,8 @@ struct TextReader<F: 'static> {
 const DONE: &[u8] = b"[DONE]";
 
 impl<F: Copy + 'static> ReplyReader<F> {
-    /// A reader for `paths` of a body with this `framing` (`None`: seen from its first byte) and `encoding`.
-    pub fn new(paths: Paths<F>, framing: Option<Framing>, encoding: ContentEncoding) -> ReplyReader<F> {
+    /// A reader for `places` of a body with this `framing` (`None`: seen from its first byte) and `encoding`.
+    pub fn new(places: Places<F>, framing: Option<Framing>, encoding: ContentEncoding) -> ReplyReader<F> {
         let (decoder, damage) = match encoding {
             ContentEncoding::Identity => (Decoder::Identity, None),
             ContentEncoding::Readable(encoding) => (Decoder::Inflate(Box::new(Inflate::new(encoding))), None),
@@ -145,7 +145,7 @@ impl<F: Copy + 'static> ReplyReader<F> {
         let text = TextReader {
             framing,
             sse: sse::Reader::default(),
-            scanner: Scanner::new(paths),
+            scanner: Scanner::new(places),
             text_bytes: 0,
             like_done: true,
         };

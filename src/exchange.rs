@@ -251,8 +251,8 @@ impl Exchange {
             return State::AwaitingReply(call);
         }
         let readable = ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity;
-        let paths = if readable { call.api.format().request } else { &[] };
-        State::ReadingRequest(call, Scanner::new(paths))
+        let places = if readable { call.api.format().request } else { &[] };
+        State::ReadingRequest(call, Scanner::new(places))
     }
 
     fn request_ended(

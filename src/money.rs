@@ -125,7 +125,7 @@ impl Decimal {
         if digits == 0 {
             return Ok(Decimal::default());
         }
-        while scale > 0 && digits % 10 == 0 {
+        while scale > 0 && digits.is_multiple_of(10) {
             digits /= 10;
             scale -= 1;
         }

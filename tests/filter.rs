@@ -184,13 +184,16 @@ fn a_failed_host_call_is_counted_and_said_once() {
     }
     let counter = envoy.counter("tollgate_host_errors_total.call.proxy_remove_header_map_value");
     assert_eq!(counter, Some(6), "two headers, three calls");
-    let lines: Vec<_> = vm.logs().into_iter().filter(|line| line.text.contains("proxy_remove_header_map_value")).collect();
+    let lines: Vec<_> =
+        vm.logs().into_iter().filter(|line| line.text.contains("proxy_remove_header_map_value")).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
 #[test]
 fn a_vm_that_dies_leaves_the_provisional_record_behind() {
-    for (host_call, nth) in [(HostCall::GetBufferBytes, 2), (HostCall::GetBufferBytes, 3), (HostCall::ReplaceHeaderMapValue, 1)] {
+    for (host_call, nth) in
+        [(HostCall::GetBufferBytes, 2), (HostCall::GetBufferBytes, 3), (HostCall::ReplaceHeaderMapValue, 1)]
+    {
         let (_, vm) = start(&golden::config());
         let made = vm.made(host_call);
         vm.fail(host_call, Fault::trap_at(made + nth));
@@ -230,7 +233,10 @@ fn a_filter_in_front_that_refuses_leaves_a_record() {
     };
     call.finish().unwrap();
     let record = record_of(&call).expect("a record");
-    assert_eq!((&record["end_reason"], &record["status"], &record["team"]), (&json!("local_reply"), &json!(403), &json!("a")));
+    assert_eq!(
+        (&record["end_reason"], &record["status"], &record["team"]),
+        (&json!("local_reply"), &json!(403), &json!("a"))
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use std::rc::Rc;
 use tollgate::body::inflate::{Encoding, Inflate};
-use tollgate::body::json::{EACH, Paths, Scanner, Value};
+use tollgate::body::json::{Places, Scanner, Value, container, each, key, within, within_each};
 use tollgate::body::sse;
 use tollgate::config::Config;
 use tollgate::exchange::{Context, Ending, Event, Exchange};
@@ -35,19 +35,19 @@ fn any_json() -> impl Strategy<Value = Json> {
     })
 }
 
-const PATHS: Paths<&[&str]> = &[
-    (&["a"], &["a"]),
-    (&["a", "b"], &["a", "b"]),
-    (&["b", EACH, "a"], &["b", EACH, "a"]),
-    (&["é\"\\"], &["é\"\\"]),
-    (&[EACH], &[EACH]),
-    (&["b", EACH, EACH], &["b", EACH, EACH]),
+/// Looks at a, a.b, b[].a, b[][], é"\\ and, in a list at the root, at every element.
+const PLACES: Places<&str> = &[
+    container("a", "a", &[key("b", "a.b")]),
+    within("b", &[within_each(&[key("a", "b.[].a"), each("b.[].[]")])]),
+    key("é\"\\", "é\"\\"),
+    each("[]"),
 ];
+const NAMES: &[&str] = &["a", "a.b", "b.[].a", "b.[].[]", "é\"\\", "[]"];
 
 /// What the scanner must say of `json`, found by walking the whole document.
 fn expected(json: &Json) -> Vec<String> {
     fn walk(json: &Json, at: &mut Vec<String>, found: &mut Vec<String>) {
-        let here = PATHS.iter().find(|(path, _)| path.iter().eq(at.iter())).map(|(_, name)| name.join("."));
+        let here = NAMES.iter().find(|name| **name == at.join("."));
         let mut say = |what: String| found.extend(here.iter().map(|path| format!("{path}={what}")));
         match json {
             Json::Null => say("null".into()),
@@ -57,7 +57,7 @@ fn expected(json: &Json) -> Vec<String> {
             Json::Array(items) => {
                 say("[".into());
                 for item in items {
-                    at.push(EACH.into());
+                    at.push("[]".into());
                     walk(item, at, found);
                     at.pop();
                 }
@@ -66,8 +66,9 @@ fn expected(json: &Json) -> Vec<String> {
             Json::Object(fields) => {
                 say("{".into());
                 for (key, value) in fields {
-                    // A key spelt like the element segment stands for no element.
-                    at.push(if key == EACH { "a key, no element".into() } else { key.clone() });
+                    // A key is no element, and a dot in it no step, whatever it is spelt like.
+                    let plain = !key.contains(['[', '.']);
+                    at.push(if plain { key.clone() } else { "some other key".into() });
                     walk(value, at, found);
                     at.pop();
                 }
@@ -85,12 +86,12 @@ fn cut(text: &str) -> &str {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    &text[..end]
+    text.get(..end).unwrap()
 }
 
 fn scanned(pieces: &[&[u8]]) -> (Vec<String>, bool) {
     let mut found = Vec::new();
-    let mut sink = |path: &[&str], value: Value<'_>| {
+    let mut sink = |name: &str, value: Value<'_>| {
         let what = match value {
             Value::Null => "null".into(),
             Value::Bool(flag) => flag.to_string(),
@@ -100,9 +101,9 @@ fn scanned(pieces: &[&[u8]]) -> (Vec<String>, bool) {
             Value::Array => "[".into(),
             Value::End => "end".into(),
         };
-        found.push(format!("{}={what}", path.join(".")));
+        found.push(format!("{name}={what}"));
     };
-    let mut scanner = Scanner::new(PATHS);
+    let mut scanner = Scanner::new(PLACES);
     for piece in pieces {
         scanner.feed(piece, &mut sink);
     }

@@ -7,40 +7,51 @@
 //! Source: <https://platform.openai.com/docs/api-reference/chat>.
 
 use super::{Format, ReplyField, RequestField};
-use crate::body::json::EACH;
+use crate::body::json::{container, each, key, within, within_each};
 
 /// The format.
 pub static FORMAT: Format = Format {
     name: "openai_chat",
     operation: "chat",
     request: &[
-        (&["model"], RequestField::Model),
-        (&["stream"], RequestField::Stream),
-        (&["max_tokens"], RequestField::MaxOutputTokens),
-        (&["max_completion_tokens"], RequestField::MaxOutputTokens),
-        (&["messages", EACH], RequestField::Message),
-        (&["tools", EACH], RequestField::Tool),
+        key("model", RequestField::Model),
+        key("stream", RequestField::Stream),
+        key("max_tokens", RequestField::MaxOutputTokens),
+        key("max_completion_tokens", RequestField::MaxOutputTokens),
+        within("messages", &[each(RequestField::Message)]),
+        within("tools", &[each(RequestField::Tool)]),
     ],
     reply: &[
-        (&["usage"], ReplyField::Usage),
-        (&["usage", "prompt_tokens"], ReplyField::Count(|usage| &mut usage.input)),
-        (&["usage", "completion_tokens"], ReplyField::Count(|usage| &mut usage.output)),
-        (&["usage", "total_tokens"], ReplyField::Count(|usage| &mut usage.total)),
-        (&["usage", "prompt_tokens_details", "cached_tokens"], ReplyField::Count(|usage| &mut usage.cached_input)),
-        (
-            &["usage", "prompt_tokens_details", "cache_write_tokens"],
-            ReplyField::Count(|usage| &mut usage.cache_creation),
+        key("id", ReplyField::Id),
+        key("model", ReplyField::Model),
+        key("service_tier", ReplyField::ServiceTier),
+        within("choices", &[within_each(&[key("finish_reason", ReplyField::FinishReason)])]),
+        container(
+            "usage",
+            ReplyField::Usage,
+            &[
+                key("prompt_tokens", ReplyField::Count(|usage| &mut usage.input)),
+                key("completion_tokens", ReplyField::Count(|usage| &mut usage.output)),
+                key("total_tokens", ReplyField::Count(|usage| &mut usage.total)),
+                within(
+                    "prompt_tokens_details",
+                    &[
+                        key("cached_tokens", ReplyField::Count(|usage| &mut usage.cached_input)),
+                        key("cache_write_tokens", ReplyField::Count(|usage| &mut usage.cache_creation)),
+                        key("audio_tokens", ReplyField::Count(|usage| &mut usage.input_audio)),
+                        key("image_tokens", ReplyField::Count(|usage| &mut usage.input_image)),
+                    ],
+                ),
+                within(
+                    "completion_tokens_details",
+                    &[
+                        key("reasoning_tokens", ReplyField::Count(|usage| &mut usage.reasoning)),
+                        key("audio_tokens", ReplyField::Count(|usage| &mut usage.output_audio)),
+                        key("image_tokens", ReplyField::Count(|usage| &mut usage.output_image)),
+                    ],
+                ),
+            ],
         ),
-        (&["usage", "prompt_tokens_details", "audio_tokens"], ReplyField::Count(|usage| &mut usage.input_audio)),
-        (&["usage", "prompt_tokens_details", "image_tokens"], ReplyField::Count(|usage| &mut usage.input_image)),
-        (&["usage", "completion_tokens_details", "reasoning_tokens"], ReplyField::Count(|usage| &mut usage.reasoning)),
-        (&["usage", "completion_tokens_details", "audio_tokens"], ReplyField::Count(|usage| &mut usage.output_audio)),
-        (&["usage", "completion_tokens_details", "image_tokens"], ReplyField::Count(|usage| &mut usage.output_image)),
-        (&["id"], ReplyField::Id),
-        (&["model"], ReplyField::Model),
-        (&["service_tier"], ReplyField::ServiceTier),
-        (&["choices", EACH, "finish_reason"], ReplyField::FinishReason),
-        (&["error", "code"], ReplyField::ErrorCode),
-        (&["error", "type"], ReplyField::ErrorType),
+        within("error", &[key("code", ReplyField::ErrorCode), key("type", ReplyField::ErrorType)]),
     ],
 };

@@ -1,8 +1,8 @@
-//! A push scanner that picks a few paths out of JSON of any size.
+//! A push scanner that picks a few places out of JSON of any size.
 //!
-//! Bytes come in pieces cut anywhere; values at the paths of interest go out, as do the opening and the end of
+//! Bytes come in pieces cut anywhere; values at the places of interest go out, as do the opening and the end of
 //! containers there. Everything else is skipped without being copied, so a 50 MB body or an image inside a
-//! string costs no memory: the state is a few dozen bytes and one bounded buffer for the string being captured.
+//! string costs no memory: the state is a short stack and one bounded buffer for a string cut in two.
 //! Where a key stands twice, both values are reported in order and the last one wins, as in the JSON parsers
 //! of the SDKs.
 //!
@@ -11,22 +11,56 @@
 
 use memchr::memchr2;
 
-/// A path from the root: keys, and [`EACH`] for every element of an array.
-pub type Path = &'static [&'static str];
+/// A place of interest: a key of an object, or every element of an array. Trees of them are plain static data,
+/// shaped like the JSON they look for, at most eight levels deep.
+#[derive(Debug)]
+pub struct Place<F: 'static> {
+    name: Name,
+    field: Option<F>,
+    inside: Places<F>,
+}
 
-/// The path segment that stands for every element of an array. No object key is compared with it.
-pub const EACH: &str = "[]";
+/// The places to look at in an object or array.
+pub type Places<F> = &'static [Place<F>];
+
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    Key(&'static str),
+    Each,
+}
+
+/// The value of `key` is wanted, as `field`.
+pub const fn key<F>(key: &'static str, field: F) -> Place<F> {
+    Place { name: Name::Key(key), field: Some(field), inside: &[] }
+}
+
+/// The container at `key` is wanted, as `field`, and so are places in it.
+pub const fn container<F>(key: &'static str, field: F, inside: Places<F>) -> Place<F> {
+    Place { name: Name::Key(key), field: Some(field), inside }
+}
+
+/// Only places in the container at `key` are wanted.
+pub const fn within<F>(key: &'static str, inside: Places<F>) -> Place<F> {
+    Place { name: Name::Key(key), field: None, inside }
+}
+
+/// Every element of the array is wanted, as `field`.
+pub const fn each<F>(field: F) -> Place<F> {
+    Place { name: Name::Each, field: Some(field), inside: &[] }
+}
+
+/// Places in every element of the array are wanted.
+pub const fn within_each<F>(inside: Places<F>) -> Place<F> {
+    Place { name: Name::Each, field: None, inside }
+}
 
 /// Longest captured string and number, in bytes; the rest is counted and cut off.
 pub const MAX_CAPTURE_BYTES: usize = 512;
 
-/// Longest key that can match a path segment.
-const MAX_KEY_BYTES: usize = 64;
-
-/// Deepest path; containers below are only counted.
+/// Deepest place; containers below are only counted.
 const MAX_DEPTH: usize = 8;
 
-/// What stands at a path of interest.
+/// What stands at a place of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// `null`.
@@ -68,12 +102,9 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The paths of interest and what the caller calls each: at most 64 of at most eight segments.
-pub type Paths<F> = &'static [(Path, F)];
-
-/// Receives what stands at the paths, by the caller's name for the path.
+/// Receives what stands at the places, by the caller's name for each.
 pub trait Sink<F> {
-    /// Called for each value at a path of interest, in the order of the text.
+    /// Called for each value at a place of interest, in the order of the text.
     fn value(&mut self, field: F, value: Value<'_>);
 }
 
@@ -83,15 +114,12 @@ impl<F, S: FnMut(F, Value<'_>)> Sink<F> for S {
     }
 }
 
-/// One bit per path.
-type Mask = u64;
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Level {
-    /// Paths that lead through this container.
-    inside: Mask,
-    /// Paths that end at this container and want to know when it does.
-    at: Mask,
+/// A container being read, because something in it is wanted.
+#[derive(Debug)]
+struct Level<F: 'static> {
+    inside: Places<F>,
+    /// The caller's name for the container itself, if it wants to know when it ends.
+    field: Option<F>,
     array: bool,
 }
 
@@ -132,52 +160,44 @@ enum Escape {
     Unicode { digits: u8, code: u32 },
 }
 
-/// The scanner. It is made for one list of paths and reads one JSON text after the other.
+/// The scanner. It is made for one tree of places and reads one JSON text after the other.
 pub struct Scanner<F: 'static> {
-    paths: Paths<F>,
-    levels: [Level; MAX_DEPTH],
-    depth: usize,
+    root: Places<F>,
+    levels: Vec<Level<F>>,
     state: State,
-    /// Paths the value to come, or being read, is on.
-    candidates: Mask,
+    /// The place of the value to come, or being read, if it is one of interest.
+    here: Option<&'static Place<F>>,
     escape: Escape,
     high_surrogate: Option<u16>,
     capture: Vec<u8>,
-    capturing: bool,
     text_bytes: u64,
 }
 
 impl<F: Copy + 'static> Scanner<F> {
-    /// A scanner for `paths`; one beyond the limits of [`Paths`] is never reported.
-    pub fn new(paths: Paths<F>) -> Scanner<F> {
-        let mut scanner = Scanner {
-            paths,
-            levels: [Level::default(); MAX_DEPTH],
-            depth: 0,
-            state: State::Broken,
-            candidates: 0,
+    /// A scanner for a text whose root is an object or array with `places` in it.
+    pub fn new(places: Places<F>) -> Scanner<F> {
+        Scanner {
+            root: places,
+            levels: Vec::new(),
+            state: State::Value { may_end: false },
+            here: None,
             escape: Escape::None,
             high_surrogate: None,
             capture: Vec::new(),
-            capturing: false,
             text_bytes: 0,
-        };
-        scanner.reset();
-        scanner
+        }
     }
 
     /// Forgets the current text; the next byte begins a new one.
     pub fn reset(&mut self) {
-        self.depth = 0;
+        self.levels.clear();
+        self.here = None;
         self.state = State::Value { may_end: false };
-        self.candidates = mask_of(self.paths.len());
-        self.escape = Escape::None;
-        self.high_surrogate = None;
     }
 
     /// Whether a whole JSON value was read.
     pub fn is_complete(&self) -> bool {
-        self.state == State::Finished || (self.depth == 0 && self.state == State::Scalar)
+        self.state == State::Finished || (self.levels.is_empty() && self.state == State::Scalar)
     }
 
     /// Whether the input was no JSON at a place the scanner looked at.
@@ -216,10 +236,7 @@ impl<F: Copy + 'static> Scanner<F> {
                 _ if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') => {}
                 State::Value { may_end } => self.begin_value(byte, may_end, sink),
                 State::Key { may_end } => match byte {
-                    b'"' => {
-                        self.begin_text(true);
-                        self.state = State::Text { key: true };
-                    }
+                    b'"' => self.begin_text(true),
                     b'}' if may_end => self.end_container(sink),
                     _ => self.state = State::Broken,
                 },
@@ -241,10 +258,8 @@ impl<F: Copy + 'static> Scanner<F> {
     fn begin_value(&mut self, byte: u8, may_end: bool, sink: &mut impl Sink<F>) {
         match byte {
             b'{' | b'[' => self.begin_container(byte == b'[', sink),
-            b'"' => {
-                self.begin_text(self.ending_here() != 0);
-                self.state = State::Text { key: false };
-            }
+            b'"' if self.field().is_some() => self.begin_text(false),
+            b'"' => self.state = State::SkipText { depth: 0, escaped: false },
             b']' if may_end => self.end_container(sink),
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
                 self.capture.clear();
@@ -255,20 +270,31 @@ impl<F: Copy + 'static> Scanner<F> {
         }
     }
 
+    /// The caller's name for the value at hand, if it wants it.
+    fn field(&self) -> Option<F> {
+        self.here.and_then(|place| place.field)
+    }
+
+    fn report(&self, value: Value<'_>, sink: &mut impl Sink<F>) {
+        if let Some(field) = self.field() {
+            sink.value(field, value);
+        }
+    }
+
     fn begin_container(&mut self, array: bool, sink: &mut impl Sink<F>) {
-        let at = self.ending_here();
-        let inside = self.candidates & !at;
-        if self.candidates == 0 || self.depth == MAX_DEPTH {
+        let (inside, field) = match self.here {
+            Some(place) => (place.inside, place.field),
+            None if self.levels.is_empty() => (self.root, None),
+            None => (&[][..], None),
+        };
+        if (inside.is_empty() && field.is_none()) || self.levels.len() >= MAX_DEPTH {
             self.state = State::Skip { depth: 1 };
             return;
         }
-        self.report(at, if array { Value::Array } else { Value::Object }, sink);
-        if let Some(level) = self.levels.get_mut(self.depth) {
-            *level = Level { inside, at, array };
-        }
-        self.depth += 1;
+        self.report(if array { Value::Array } else { Value::Object }, sink);
+        self.levels.push(Level { inside, field, array });
         if array {
-            self.candidates = self.narrow(EACH.as_bytes(), true);
+            self.here = self.place(|name| *name == Name::Each);
             self.state = State::Value { may_end: true };
         } else {
             self.state = State::Key { may_end: true };
@@ -276,24 +302,22 @@ impl<F: Copy + 'static> Scanner<F> {
     }
 
     fn end_container(&mut self, sink: &mut impl Sink<F>) {
-        if self.depth > 0 {
-            self.depth -= 1;
+        if let Some(field) = self.levels.pop().and_then(|level| level.field) {
+            sink.value(field, Value::End);
         }
-        let at = self.levels.get(self.depth).map_or(0, |level| level.at);
-        self.report(at, Value::End, sink);
         self.value_ended();
     }
 
     /// A whole value was read; what may come now depends on where it stood.
     fn value_ended(&mut self) {
-        self.state = if self.depth == 0 { State::Finished } else { State::After };
+        self.state = if self.levels.is_empty() { State::Finished } else { State::After };
     }
 
     fn after(&mut self, byte: u8, sink: &mut impl Sink<F>) {
-        let array = self.innermost().array;
+        let array = self.levels.last().is_some_and(|level| level.array);
         match (byte, array) {
             (b',', true) => {
-                self.candidates = self.narrow(EACH.as_bytes(), true);
+                self.here = self.place(|name| *name == Name::Each);
                 self.state = State::Value { may_end: false };
             }
             (b',', false) => self.state = State::Key { may_end: false },
@@ -302,94 +326,63 @@ impl<F: Copy + 'static> Scanner<F> {
         }
     }
 
-    fn innermost(&self) -> Level {
-        self.depth.checked_sub(1).and_then(|at| self.levels.get(at)).copied().unwrap_or_default()
-    }
-
-    /// Of the candidates, those whose last segment the value at hand is at.
-    fn ending_here(&self) -> Mask {
-        self.select(self.candidates, |path| path.len() == self.depth)
-    }
-
-    /// The candidates below the innermost container at `segment`.
-    fn narrow(&self, segment: &[u8], each: bool) -> Mask {
-        let Some(at) = self.depth.checked_sub(1) else { return 0 };
-        self.select(self.innermost().inside, |path| {
-            path.get(at).is_some_and(|own| own.as_bytes() == segment && (*own == EACH) == each)
-        })
-    }
-
-    fn select(&self, from: Mask, keep: impl Fn(Path) -> bool) -> Mask {
-        let mut left = from;
-        let mut kept = 0;
-        while left != 0 {
-            let index = left.trailing_zeros();
-            let bit = 1 << index;
-            left &= !bit;
-            if self.paths.get(index as usize).is_some_and(|(path, _)| keep(path)) {
-                kept |= bit;
-            }
-        }
-        kept
-    }
-
-    fn report(&self, mut at: Mask, value: Value<'_>, sink: &mut impl Sink<F>) {
-        while at != 0 {
-            let index = at.trailing_zeros();
-            at &= !(1 << index);
-            if let Some(&(_, field)) = self.paths.get(index as usize) {
-                sink.value(field, value);
-            }
-        }
+    /// The place in the innermost container whose name is the one.
+    fn place(&self, is: impl Fn(&Name) -> bool) -> Option<&'static Place<F>> {
+        self.levels.last()?.inside.iter().find(|place| is(&place.name))
     }
 
     fn end_scalar(&mut self, sink: &mut impl Sink<F>) {
         let value = match self.capture.as_slice() {
-            b"null" => Some(Value::Null),
-            b"true" => Some(Value::Bool(true)),
-            b"false" => Some(Value::Bool(false)),
-            [b'-' | b'0'..=b'9', ..] => str::from_utf8(&self.capture).ok().map(Value::Number),
-            _ => None,
-        };
-        match value {
-            Some(value) => {
-                self.report(self.ending_here(), value, sink);
-                self.value_ended();
+            b"null" => Value::Null,
+            b"true" => Value::Bool(true),
+            b"false" => Value::Bool(false),
+            [b'-' | b'0'..=b'9', ..] => Value::Number(str::from_utf8(&self.capture).unwrap_or_default()),
+            _ => {
+                self.state = State::Broken;
+                return;
             }
-            None => self.state = State::Broken,
-        }
+        };
+        self.report(value, sink);
+        self.value_ended();
     }
 
-    fn begin_text(&mut self, capturing: bool) {
+    fn begin_text(&mut self, key: bool) {
         self.capture.clear();
-        self.capturing = capturing;
         self.text_bytes = 0;
         self.escape = Escape::None;
         self.high_surrogate = None;
+        self.state = State::Text { key };
     }
 
-    /// Reads on inside a string; returns what is left of `bytes`.
+    /// Reads on inside a string that is wanted; returns what is left of `bytes`.
     fn text<'b>(&mut self, bytes: &'b [u8], key: bool, sink: &mut impl Sink<F>) -> &'b [u8] {
         match self.escape {
             Escape::None => {
                 let plain = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
                 let (run, rest) = bytes.split_at(plain);
-                if !run.is_empty() {
+                let Some((&byte, rest)) = rest.split_first() else {
                     self.flush_surrogate();
                     self.append(run);
+                    return &[];
+                };
+                let whole = self.text_bytes == 0 && self.high_surrogate.is_none();
+                if byte == b'"' && whole && run.len() <= MAX_CAPTURE_BYTES {
+                    // The usual case: all of the string lies before us, nothing to put together.
+                    self.end_text(run, run.len() as u64, key, sink);
+                    return rest;
                 }
-                match rest.split_first() {
-                    Some((b'"', rest)) => {
-                        self.flush_surrogate();
-                        self.end_text(key, sink);
-                        rest
-                    }
-                    Some((_, rest)) => {
-                        self.escape = Escape::Backslash;
-                        rest
-                    }
-                    None => rest,
+                if !run.is_empty() || byte == b'"' {
+                    self.flush_surrogate();
                 }
+                self.append(run);
+                if byte == b'"' {
+                    let capture = std::mem::take(&mut self.capture);
+                    self.end_text(&capture, self.text_bytes, key, sink);
+                    self.capture = capture;
+                } else {
+                    self.escape = Escape::Backslash;
+                }
+                rest
             }
             Escape::Backslash => {
                 let Some((&byte, rest)) = bytes.split_first() else { return bytes };
@@ -459,30 +452,22 @@ impl<F: Copy + 'static> Scanner<F> {
 
     fn append(&mut self, bytes: &[u8]) {
         self.text_bytes = self.text_bytes.saturating_add(bytes.len() as u64);
-        if self.capturing {
-            let room = MAX_CAPTURE_BYTES.saturating_sub(self.capture.len());
-            self.capture.extend(bytes.iter().take(room));
-        }
+        let room = MAX_CAPTURE_BYTES.saturating_sub(self.capture.len());
+        self.capture.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
-    fn end_text(&mut self, key: bool, sink: &mut impl Sink<F>) {
+    /// A string of `bytes` in all is over; `kept` is as much of it as was captured.
+    fn end_text(&mut self, kept: &[u8], bytes: u64, key: bool, sink: &mut impl Sink<F>) {
         if key {
-            let fits = self.text_bytes <= MAX_KEY_BYTES as u64;
-            self.candidates = if fits { self.narrow(&self.capture, false) } else { 0 };
+            self.here = self.place(|name| matches!(name, Name::Key(name) if name.as_bytes() == kept));
             self.state = State::Colon;
             return;
         }
-        let at = self.ending_here();
-        if at != 0 {
-            let text = match str::from_utf8(&self.capture) {
-                Ok(text) => text,
-                Err(error) => {
-                    let valid = self.capture.get(..error.valid_up_to()).unwrap_or_default();
-                    str::from_utf8(valid).unwrap_or_default()
-                }
-            };
-            self.report(at, Value::Text { text, bytes: self.text_bytes }, sink);
-        }
+        let text = str::from_utf8(kept).unwrap_or_else(|error| {
+            let valid = kept.get(..error.valid_up_to()).unwrap_or_default();
+            str::from_utf8(valid).unwrap_or_default()
+        });
+        self.report(Value::Text { text, bytes }, sink);
         self.value_ended();
     }
 
@@ -491,7 +476,7 @@ impl<F: Copy + 'static> Scanner<F> {
         for (at, &byte) in bytes.iter().enumerate() {
             match byte {
                 b'{' | b'[' => depth = depth.saturating_add(1),
-                b'}' | b']' => depth -= 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
                 b'"' => {
                     self.state = State::SkipText { depth, escaped: false };
                     return bytes.get(at + 1..).unwrap_or_default();
@@ -507,6 +492,7 @@ impl<F: Copy + 'static> Scanner<F> {
         &[]
     }
 
+    /// Passes over a string; returns what is left of `bytes`.
     fn skip_text<'b>(&mut self, mut bytes: &'b [u8], depth: u32, mut escaped: bool) -> &'b [u8] {
         loop {
             if escaped {
@@ -515,25 +501,22 @@ impl<F: Copy + 'static> Scanner<F> {
                 escaped = false;
             }
             let Some(at) = memchr2(b'"', b'\\', bytes) else { break };
-            let (found, rest) = match bytes.get(at..).and_then(<[u8]>::split_first) {
-                Some(split) => split,
-                None => break,
-            };
+            let Some((&found, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else { break };
             bytes = rest;
-            if *found == b'"' {
-                self.state = State::Skip { depth };
-                return bytes;
+            if found == b'\\' {
+                escaped = true;
+                continue;
             }
-            escaped = true;
+            if depth == 0 {
+                self.value_ended();
+            } else {
+                self.state = State::Skip { depth };
+            }
+            return bytes;
         }
         self.state = State::SkipText { depth, escaped };
         &[]
     }
-}
-
-/// The lowest `count` bits.
-fn mask_of(count: usize) -> Mask {
-    u32::try_from(count).ok().and_then(|count| Mask::MAX.checked_shl(count)).map_or(Mask::MAX, |high| !high)
 }
 
 #[cfg(test)]

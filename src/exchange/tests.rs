@@ -179,12 +179,12 @@ fn ending(play: impl FnOnce(&mut Bench), code_details: &str) -> UsageRecord {
 #[test]
 fn every_end_gives_exactly_one_record_that_says_how() {
     let body = r#"{"model":"gpt-4o"}"#;
-    let cut = &REPLY[..REPLY.len() - 60];
+    let cut = REPLY.get(..REPLY.len() - 60).unwrap();
 
     let complete = ending(
         |b| {
             b.request(&[], body);
-            b.reply("200", REPLY)
+            b.reply("200", REPLY);
         },
         "via_upstream",
     );
@@ -236,7 +236,7 @@ fn every_end_gives_exactly_one_record_that_says_how() {
     let no_route = ending(
         |b| {
             b.request(&[], body);
-            b.reply("404", "")
+            b.reply("404", "");
         },
         "route_not_found",
     );
@@ -245,7 +245,7 @@ fn every_end_gives_exactly_one_record_that_says_how() {
     let timeout = ending(
         |b| {
             b.request(&[], body);
-            b.reply("504", "upstream request timeout")
+            b.reply("504", "upstream request timeout");
         },
         "response_timeout",
     );
@@ -295,7 +295,7 @@ fn every_end_gives_exactly_one_record_that_says_how() {
     let silent_host = ending(
         |b| {
             b.request(&[], body);
-            b.reply("200", REPLY)
+            b.reply("200", REPLY);
         },
         "",
     );

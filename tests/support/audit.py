@@ -108,15 +108,15 @@ def lines(path: Path) -> list[bytes]:
     return sorted(path.read_bytes().splitlines()) if path.exists() else []
 
 
-def assert_nothing_lost(stack: Stack) -> list[Record]:
-    """Every LLM call that Envoy saw has one line in the access log, and the collector has the same bytes. Returns the
-    records with decimals for fractions."""
+def assert_nothing_lost(stack: Stack, number: int | None = None) -> list[Record]:
+    """Every LLM call that Envoy saw, `number` of them if given, has one line in the access log, and the collector has the
+    same bytes. Returns the records with decimals for fractions."""
     calls = 0
 
     def settled() -> bool:
         nonlocal calls
         calls = len(llm_calls(stack))
-        return calls == len(lines(stack.access_log_path)) == len(lines(stack.records_path))
+        return number in (None, calls) and calls == len(lines(stack.access_log_path)) == len(lines(stack.records_path))
 
     try:
         stack.wait(settled, 10, "calls, access log lines and records never agreed")

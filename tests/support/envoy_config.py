@@ -140,6 +140,11 @@ def flush_soon(bootstrap: Bootstrap) -> None:
     filter_config(bootstrap)["collector"]["flush_ms"] = 20
 
 
+def close_soon(bootstrap: Bootstrap) -> None:
+    """A connection that Envoy gives up is half open for the client for 0.1 s instead of a second."""
+    connection_manager(bootstrap)["delayed_close_timeout"] = "0.1s"
+
+
 def exact_balance(bootstrap: Bootstrap) -> None:
     """Spread connections evenly over the workers instead of by the kernel's hash."""
     listener(bootstrap)["connection_balance_config"] = {"exact_balance": {}}

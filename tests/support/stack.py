@@ -118,6 +118,7 @@ class Stack:
         envoy: str | None = None,
         directory: Path | None = None,
         log_level: str = "warning",
+        log_flush_ms: int = FLUSH_MS,
         arguments: Sequence[str] = (),
     ) -> None:
         self.directory = directory or Path(tempfile.mkdtemp(prefix="tollgate-"))
@@ -130,7 +131,8 @@ class Stack:
         self._edit, self._dynamic, self._fixed = edit, dynamic, fixed_ports
         self._suffix = "json" if json_bootstrap else "yaml"
         self._concurrency, self._log_level = concurrency, log_level
-        self._wasm, self._envoy, self._arguments = wasm, envoy or find_envoy(), arguments
+        self._wasm, self._envoy = wasm, envoy or find_envoy()
+        self._arguments = ["--file-flush-interval-msec", str(log_flush_ms), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: dict[str, Any] = {}
         self._version = 0
@@ -235,8 +237,7 @@ class Stack:
         address.unlink(missing_ok=True)
         command = [
             self._envoy, "-c", str(bootstrap), "--concurrency", str(self._concurrency), "--disable-hot-restart",
-            "--file-flush-interval-msec", str(FLUSH_MS), "--admin-address-path", str(address),
-            "--log-level", self._log_level, "--component-log-level", "wasm:info", *self._arguments,
+            "--admin-address-path", str(address), "--log-level", self._log_level, "--component-log-level", "wasm:info", *self._arguments,
         ]
         # setpriv becomes Envoy under the same pid. A preexec_fn would do it too, but is unsafe beside threads.
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []

@@ -43,6 +43,7 @@ def edges(bootstrap: Bootstrap) -> None:
     refuses connections, `empty` has no host, `missing` no cluster, `direct` is answered by Envoy."""
     envoy_config.flush_soon(bootstrap)
     envoy_config.enable_trailers(bootstrap)
+    envoy_config.close_soon(bootstrap)
     filters = envoy_config.http_filters(bootstrap)
     filters[:0] = [deny_filter(), buffer_filter("before")]
     filters.insert(-1, buffer_filter("after"))

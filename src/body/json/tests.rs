@@ -2,14 +2,16 @@ use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-const PATHS: Paths<&str> = &[
-    (&["model"], "model"),
-    (&["usage"], "usage"),
-    (&["usage", "prompt_tokens"], "prompt_tokens"),
-    (&["usage", "details", "cached"], "cached"),
-    (&["choices", EACH, "finish_reason"], "finish_reason"),
-    (&["tools", EACH], "tool"),
-    (&["stream"], "stream"),
+const PLACES: Places<&str> = &[
+    key("model", "model"),
+    container(
+        "usage",
+        "usage",
+        &[key("prompt_tokens", "prompt_tokens"), within("details", &[key("cached", "cached")])],
+    ),
+    within("choices", &[within_each(&[key("finish_reason", "finish_reason")])]),
+    within("tools", &[each("tool")]),
+    key("stream", "stream"),
 ];
 
 fn show(name: &str, value: Value<'_>) -> String {
@@ -19,7 +21,7 @@ fn show(name: &str, value: Value<'_>) -> String {
 fn scan_in(pieces: &[&[u8]]) -> (Vec<String>, bool) {
     let mut seen = Vec::new();
     let mut sink = |name: &str, value: Value<'_>| seen.push(show(name, value));
-    let mut scanner = Scanner::new(PATHS);
+    let mut scanner = Scanner::new(PLACES);
     for piece in pieces {
         scanner.feed(piece, &mut sink);
     }
@@ -42,7 +44,7 @@ fn text(name: &str, text: &str) -> String {
 }
 
 #[test]
-fn values_at_the_paths_come_out_in_order_and_nothing_else_does() {
+fn values_at_the_places_come_out_in_order_and_nothing_else_does() {
     let seen = scan(
         r#" {"id":"x","model":"gpt-4o","nested":{"model":"no","usage":{"prompt_tokens":1}},
             "choices":[{"index":0,"finish_reason":null},{"finish_reason":"stop","x":[[]]}],
@@ -92,7 +94,7 @@ fn a_long_string_is_cut_at_a_character_and_counted_whole() {
 }
 
 #[test]
-fn a_key_longer_than_any_path_matches_none() {
+fn a_key_longer_than_any_place_matches_none() {
     let key = format!("model{}", "x".repeat(200));
     assert!(scan(&format!(r#"{{"{key}":"no"}}"#)).is_empty());
 }
@@ -119,13 +121,17 @@ fn elements_are_reported_by_what_they_are() {
 }
 
 #[test]
-fn a_key_spelt_like_the_element_segment_is_not_an_element() {
-    assert!(scan(r#"{"tools":{"[]":1}}"#).is_empty());
+fn an_object_has_no_elements_and_an_array_no_keys() {
+    assert!(
+        scan(r#"{"tools":{"[]":1,"0":2},"choices":{"finish_reason":"x"},"usage":[{"prompt_tokens":1}]}"#)
+            == ["usage=Array", "usage=End"]
+    );
 }
 
 #[test]
 fn wrong_shapes_on_the_way_report_nothing() {
-    assert!(scan(r#"{"usage":null}"#) == ["usage=Null"]);
+    assert_eq!(scan(r#"{"usage":null}"#), ["usage=Null"]);
+    assert_eq!(scan(r#"{"usage":"x","model":{"a":"b"}}"#), [text("usage", "x").as_str(), "model=Object", "model=End"]);
     assert!(scan(r#"[{"model":"x"}]"#).is_empty());
     assert!(scan(r#""model""#).is_empty());
     assert!(scan("12").is_empty());
@@ -134,7 +140,7 @@ fn wrong_shapes_on_the_way_report_nothing() {
 #[test]
 fn what_is_no_json_stops_the_scanner_until_it_is_reset() {
     for junk in ["[DONE]", "{]", "{\"model\" 1}", "{\"model\":}", "<html>", "{\"model\":tru}", "{\"model\":\"\\x\"}"] {
-        let mut scanner = Scanner::new(PATHS);
+        let mut scanner = Scanner::new(PLACES);
         let mut sink = |name: &str, value: Value<'_>| panic!("{junk}: {}", show(name, value));
         scanner.feed(junk.as_bytes(), &mut sink);
         assert!(scanner.is_broken(), "{junk}");
@@ -156,7 +162,7 @@ fn completeness_tells_a_cut_text_from_a_whole_one() {
 }
 
 #[test]
-fn nesting_deeper_than_any_path_is_only_counted() {
+fn nesting_deeper_than_any_place_is_only_counted() {
     let deep = format!(r#"{{"x":{}1{},"model":"m"}}"#, "[".repeat(5000), "]".repeat(5000));
     assert_eq!(scan(&deep), [text("model", "m")]);
 }
