@@ -1,7 +1,7 @@
 //! Configuration: what an operator writes, checked whole and compiled once.
 //!
 //! Text or a Struct comes in, a [`Config`] or every error at once comes out. Sections are read by hand through
-//! [`node`] rather than by serde derives, which stop at the first error and lose a number's text.
+//! `config/node.rs` rather than by serde derives, which stop at the first error and lose a number's text.
 
 mod node;
 mod structpb;

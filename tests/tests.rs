@@ -5,6 +5,8 @@
 //! | `golden` | request, response and record of whole exchanges, natively and in the compiled module, at every chunking |
 //! | `properties` | what must hold for any input and any order of events |
 //! | `filter` | the compiled module in-process: ends, faults of every host call, two workers, fuel |
+//! | `examples` | every configuration that is shipped loads |
+//! | `recordings` | real provider answers, where they are at hand |
 //! | `architecture` | which module may know which |
 //! | `wasm_host_selftest` | the in-process host behaves as Envoy does |
 //!
@@ -23,8 +25,10 @@
 )]
 
 mod architecture;
+mod examples;
 mod filter;
 mod golden;
 mod properties;
+mod recordings;
 mod support;
 mod wasm_host_selftest;

@@ -20,9 +20,9 @@ pub(super) const CAS_MISMATCH: u32 = 8;
 /// Header maps.
 #[derive(Clone, Copy)]
 pub(super) enum Map {
-    RequestHeaders = 0,
-    ResponseHeaders = 2,
-    CallResponseHeaders = 6,
+    Request = 0,
+    Response = 2,
+    CallResponse = 6,
 }
 
 /// Buffers.

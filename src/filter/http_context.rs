@@ -65,7 +65,7 @@ impl Stream {
         let code_details = text_property(&["response", "code_details"]);
         let route = text_property(&["xds", "route_name"]);
         let cluster = text_property(&["xds", "cluster_name"]);
-        let serialized = if self.exchange.is_idle() { abi::header_pairs(Map::RequestHeaders).ok() } else { None };
+        let serialized = if self.exchange.is_idle() { abi::header_pairs(Map::Request).ok() } else { None };
         let headers: Option<Headers<'_>> = serialized.as_deref().map(|bytes| abi::pairs(bytes).collect());
         let ending = Ending {
             code_details: code_details.as_deref(),
@@ -111,9 +111,7 @@ impl Context for Stream {
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.trap.arm();
-        self.on_headers(Map::RequestHeaders, |stream, headers| {
-            stream.on(Event::RequestHeaders { headers, end_of_stream })
-        });
+        self.on_headers(Map::Request, |stream, headers| stream.on(Event::RequestHeaders { headers, end_of_stream }));
         self.trap.spring("request_headers");
         Action::Continue
     }
@@ -134,7 +132,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.exchange.is_open() {
-            self.on_headers(Map::ResponseHeaders, |stream, headers| {
+            self.on_headers(Map::Response, |stream, headers| {
                 stream.on(Event::ResponseHeaders { headers, end_of_stream })
             });
         }

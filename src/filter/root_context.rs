@@ -85,7 +85,7 @@ impl Context for Root {
         }
         self.token = None;
         // Without headers there was no answer: the host itself gave up.
-        let status = if num_headers == 0 { None } else { abi::header(Map::CallResponseHeaders, ":status").ok() };
+        let status = if num_headers == 0 { None } else { abi::header(Map::CallResponse, ":status").ok() };
         let status = status.and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let outcome = status.map_or(Outcome::NoAnswer, Outcome::Answered);
         if let Some(mut queue) = self.delivery.as_ref().and_then(|delivery| delivery.try_borrow_mut().ok()) {

@@ -14,7 +14,7 @@ impl Trap {
     /// Reads the request header.
     #[cfg(feature = "test-trap")]
     pub(super) fn arm(&mut self) {
-        self.at = abi::header(Map::RequestHeaders, "x-tollgate-test-trap").unwrap_or_default();
+        self.at = abi::header(Map::Request, "x-tollgate-test-trap").unwrap_or_default();
     }
 
     /// Traps if this is the callback.

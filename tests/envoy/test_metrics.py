@@ -9,7 +9,6 @@ import pytest
 from support import envoy_config
 from support.audit import Record, assert_nothing_lost, priced_model
 from support.client import Headers
-from support.replay import fixtures
 from support.envoy_config import Bootstrap
 from support.stack import Stack
 
@@ -27,8 +26,12 @@ CALLS: list[tuple[str, bool, Headers]] = [
     ("gpt-4o", True, {"x-replay-fixture": "openai-chat-sse-no-usage.sse"}),
     ("gpt-4o", False, {"x-replay-usage": "1,0,1,0", "x-cost-department": "support"}),
     ("gpt-4o", False, {"x-cost-team": "\xff", "x-cost-user": "", "x-cost-wrong": "x"}),
-    # Says gzip and is not: the answer cannot be read.
     ("gpt-4o", False, {"x-replay-gzip": "1", "x-replay-fault": "close-mid-body"}),
+    # Answers that cannot be read: not what they claim, in an encoding that was not asked for, ending in the middle.
+    ("gpt-4o", False, {"x-replay-claims": "gzip"}),
+    ("gpt-4o", True, {"x-replay-claims": "br"}),
+    ("gpt-4o", False, {"x-replay-fault": "short-body"}),
+    ("gpt-4o", True, {"x-replay-fault": "short-body", "x-replay-gzip": "1"}),
 ]
 ROUNDS = 4
 
@@ -123,7 +126,8 @@ def test_dropped_values_are_counted_by_reason(metered: Metered) -> None:
 def test_answers_that_could_not_be_read_are_counted_and_noted_by_reason(metered: Metered) -> None:
     stack, records = metered
     noted = Counter((note,) for r in records for note in r.get("notes", []) if ":" not in note)
-    assert noted, "none of the calls was damaged"
+    encodings = {("response_encoding_corrupt",): ROUNDS, ("response_encoding_unreadable",): ROUNDS}
+    assert noted == {**encodings, ("response_truncated",): 2 * ROUNDS}
     assert samples(stack, "tollgate_damaged_replies_total", "reason") == noted
 
 
@@ -141,4 +145,3 @@ def test_labels_of_callers_are_capped(metered: Metered) -> None:
     # A hundred values per worker, and one for the rest.
     assert before < len(found) <= 2 * 100 * 3
     assert found["other", "gpt-4o"] > 0
-    assert fixtures()

@@ -14,11 +14,13 @@ Request headers that steer an answer (all optional):
     x-replay-chunk           bytes per write (1, 5, 7, ...) or `whole`; default: an event, or a whole JSON body
     x-replay-delay-ms        pause between writes            x-replay-wait-ms    pause before the answer
     x-replay-gzip            1: compressed, a flush per event; auto: if the request accepts it
+    x-replay-claims          a content-encoding to name, whatever the body is
     x-replay-content-length  1: content-length, 0: chunked; default: chunked for streams and gzip
     x-replay-fault           reset-before-headers, reset-after-headers, reset-mid-body (RST), close-mid-body (FIN),
                              early-answer (before the request body is read), no-body (204, or content-length 0 with
-                             x-replay-status), hang, hang-mid-body, trailers (chunked, `x-replay-trailer: end`)
-    x-replay-fault-after     body bytes sent before a mid-body fault; default: half
+                             x-replay-status), hang, hang-mid-body, trailers (chunked, `x-replay-trailer: end`),
+                             short-body (ends properly in the middle)
+    x-replay-fault-after     body bytes sent before a mid-body fault, or of a short body; default: half
 
 Run alone: python3 tests/support/replay.py --port 10001 --event-delay-ms 30
 """
@@ -211,7 +213,7 @@ class Replay(Server):
         except asyncio.CancelledError:
             entry["outcome"] = entry["outcome"] or "stopped"
             raise
-        keep = entry["outcome"] in ("complete", "early-answer", "no-body", "trailers")
+        keep = entry["outcome"] in ("complete", "early-answer", "no-body", "short-body", "trailers")
         return keep and head.header("connection").lower() != "close"
 
     async def _receive(self, conn: Connection, head: Head, entry: dict[str, Any]) -> Body:
@@ -244,12 +246,15 @@ class Replay(Server):
             whole = b"".join(pieces)
             pieces = [whole] if size == "whole" else cut(whole, int(size))
         total = sum(map(len, pieces))
+        after = min(int(head.header("x-replay-fault-after", str(total // 2))), total)
+        if fault == "short-body":
+            pieces, total = self._until(pieces, after), after
         sized = head.header("x-replay-content-length", "0" if plan.stream or gzipped else "1") == "1"
         if fault == "trailers":
             sized = False
         headers = [("content-type", plan.content_type), ("x-request-id", f"req_replay_{next(self._ids)}")]
-        if gzipped:
-            headers.append(("content-encoding", "gzip"))
+        if encoding := head.header("x-replay-claims", "gzip" if gzipped else ""):
+            headers.append(("content-encoding", encoding))
         if fault == "trailers":
             headers.append(("trailer", "x-replay-trailer"))
         headers.append(("content-length", str(total)) if sized else ("transfer-encoding", "chunked"))
@@ -264,7 +269,6 @@ class Replay(Server):
             return fault
         end = b"" if sized else b"0\r\nx-replay-trailer: end\r\n\r\n" if fault == "trailers" else b"0\r\n\r\n"
         if fault.endswith("-mid-body"):
-            after = min(int(head.header("x-replay-fault-after", str(total // 2))), total)
             pieces = self._until(pieces, after)
             end = b""
         own = self.event_delay_ms if plan.stream else 0.0

@@ -237,7 +237,8 @@ class Stack:
         address.unlink(missing_ok=True)
         command = [
             self._envoy, "-c", str(bootstrap), "--concurrency", str(self._concurrency), "--disable-hot-restart",
-            "--admin-address-path", str(address), "--log-level", self._log_level, "--component-log-level", "wasm:info", *self._arguments,
+            "--admin-address-path", str(address), "--log-level", self._log_level,
+            "--component-log-level", "wasm:info", *self._arguments,
         ]
         # setpriv becomes Envoy under the same pid. A preexec_fn would do it too, but is unsafe beside threads.
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []

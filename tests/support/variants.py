@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import uuid
 from typing import Any
 
 from support import envoy_config
@@ -83,17 +85,27 @@ def without_filter(bootstrap: Bootstrap) -> None:
 
 
 def http2_upstream(bootstrap: Bootstrap) -> None:
-    """The provider is reached by HTTP/2, over a second listener that turns it into the replay provider's HTTP/1."""
+    """The provider is reached by HTTP/2: a second listener turns that into the replay provider's HTTP/1."""
+    envoy_config.flush_soon(bootstrap)
+    envoy_config.close_soon(bootstrap)
     envoy_config.enable_trailers(bootstrap)
-    hop = {**envoy_config.cluster(bootstrap, "llm_upstream"), "name": "h1"}
-    hop["load_assignment"] = {**hop["load_assignment"], "cluster_name": "h1"}
-    bootstrap["static_resources"]["clusters"].append(hop)
-    upstream = envoy_config.cluster(bootstrap, "llm_upstream")
-    pipe = {"pipe": {"path": "@tollgate-test-hop-PORT"}}
-    upstream["load_assignment"] = {
-        "cluster_name": "llm_upstream", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": pipe}}]}],
-    }
-    options = {**upstream["typed_extension_protocol_options"][PROTOCOL_OPTIONS]}
-    options["explicit_http_config"] = {"http2_protocol_options": {}}
-    upstream["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: options}
+    # An abstract socket: it needs no port and no file.
+    pipe = {"pipe": {"path": f"@tollgate-test-{uuid.uuid4().hex}"}}
+    provider = envoy_config.cluster(bootstrap, "llm_upstream")
+    upstream = copy.deepcopy(provider)
+    provider["name"] = provider["load_assignment"]["cluster_name"] = "provider"
+    endpoint = {"lb_endpoints": [{"endpoint": {"address": pipe}}]}
+    upstream["load_assignment"]["endpoints"] = [endpoint]
     del upstream["upstream_connection_options"]
+    options = upstream["typed_extension_protocol_options"][PROTOCOL_OPTIONS]
+    options["explicit_http_config"] = {"http2_protocol_options": {}}
+    bootstrap["static_resources"]["clusters"].append(upstream)
+
+    manager = copy.deepcopy(envoy_config.connection_manager(bootstrap))
+    manager |= {"codec_type": "HTTP2", "stat_prefix": "hop"}
+    manager["http_filters"] = manager["http_filters"][-1:]
+    del manager["access_log"]
+    manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["cluster"] = "provider"
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    hop = {"name": "hop", "address": pipe, "filter_chains": [chain]}
+    bootstrap["static_resources"]["listeners"].append(hop)
