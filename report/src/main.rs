@@ -6,7 +6,7 @@ use clap::Parser;
 
 /// Reports, checks and exports from Tollgate's usage records.
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(name = "tollgate", version, about, arg_required_else_help = true)]
 struct Cli {}
 
 fn main() {

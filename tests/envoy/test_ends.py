@@ -79,6 +79,8 @@ ENDS = [
         stream=True, cut=True),
     End("refused, tried again", {"end_reason": "upstream_reset", "status": 503, "attempts": 2} | UNKNOWN,
         path=under("dead")),
+    End("failed, tried again twice", expected("openai-error-500.json", "gpt-4o") | {"attempts": 3}, path=under("again"),
+        headers={"x-replay-status": "500"}),
     End("no host", {"end_reason": "local_reply", "status": 503, "error": "no_healthy_upstream"} | FREE,
         path=under("empty")),
     End("no cluster", {"end_reason": "local_reply", "status": 503, "error": "cluster_not_found"} | FREE,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+from conftest import Start
 from support import variants
 from support.audit import assert_nothing_lost, assert_says, expected, fresh, one_record
 from support.client import Headers, call_body
@@ -35,13 +37,13 @@ class Answer:
 
 
 def curl(
-    stack: Stack, version: str, headers: Headers, *, stream: bool = False, times: int = 1, seconds: float = 20
+    stack: Stack, version: str, headers: Headers, *, stream: bool = False, seconds: float = 20
 ) -> Answer:
     command = ["curl", "-sS", f"--{version}", "-m", str(seconds), "-N", "-D", "/dev/stderr"]
     command += ["-d", call_body("gpt-4o", stream, True, {}).decode()]
     for name, value in {"content-type": "application/json", **headers}.items():
         command += ["-H", f"{name}: {value}"]
-    command += [f"{stack.client.url}/v1/chat/completions"] * times
+    command.append(f"{stack.client.url}/v1/chat/completions")
     done = subprocess.run(command, capture_output=True, timeout=60)
     return Answer(done.returncode, done.stderr.decode("latin-1").lower(), done.stdout)
 
@@ -98,12 +100,20 @@ def test_a_client_that_cancels_its_http2_stream_is_a_client_abort(
     assert_says(one_record(hop, session), {"end_reason": "client_abort", "status": status, "usage_source": "none"})
 
 
-def test_calls_on_one_http2_connection_have_a_record_each(hop: Stack) -> None:
-    session, times = fresh(), 5
-    answer = curl(hop, "http2-prior-knowledge", {"x-cost-session": session}, stream=True, times=times)
-    assert answer.body.count(b"[DONE]") == times
-    records = hop.sink.wait_for(times, where=lambda r: r.get("session") == session)
-    assert len({r["id"] for r in records}) == times == len(records)
-    assert len({r["instance"] for r in records}) == 1, "one connection is one worker's"
-    for record in records:
-        assert_says(record, expected(SSE, "gpt-4o"))
+def test_many_calls_on_one_http2_connection_have_a_record_each(start: Start, envoy: str) -> None:
+    stack = start(variants.http2_downstream, envoy=envoy)
+    calls = 60
+
+    def call(number: int) -> str:
+        stream = number % 2 == 0
+        reply = stack.client.chat(stream=stream, headers={"x-cost-tag-call": str(number), "x-replay-delay-ms": "1"})
+        return reply.headers["x-tollgate-id"]
+
+    with ThreadPoolExecutor(20) as pool:
+        ids = list(pool.map(call, range(calls)))
+    by_id = {r["id"]: r for r in assert_nothing_lost(stack, calls)}
+    for number, id in enumerate(ids):
+        wanted = expected(SSE if number % 2 == 0 else JSON, "gpt-4o")
+        assert_says(by_id[id], wanted | {"tags": {"call": str(number)}})
+    assert stack.counter("http.hop.downstream_rq_http2_total") == calls
+    assert stack.counter("http.hop.downstream_cx_http2_total") <= 2, "a connection a worker"

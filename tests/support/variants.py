@@ -12,6 +12,7 @@ from support.envoy_config import PROTOCOL_OPTIONS, Bootstrap
 FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 BUFFER_BYTES = 1000
 TIMEOUT = "0.3s"
+BACK_OFF = {"base_interval": "0.01s"}
 
 
 def deny_filter() -> dict[str, Any]:
@@ -42,7 +43,7 @@ def to(prefix: str, **route: Any) -> dict[str, Any]:
 def edges(bootstrap: Bootstrap) -> None:
     """Trailers pass; host nowhere.test has no route; a header is denied in front of the filter; and by first segment of
     the path: `before` and `after` answer 413 (in front of and behind the filter), `slow` and `idle` time out, `dead`
-    refuses connections, `empty` has no host, `missing` no cluster, `direct` is answered by Envoy."""
+    refuses connections, `again` tries failures three times, `empty` has no host, `missing` no cluster, `direct` is answered by Envoy."""
     envoy_config.flush_soon(bootstrap)
     envoy_config.enable_trailers(bootstrap)
     envoy_config.close_soon(bootstrap)
@@ -69,6 +70,7 @@ def edges(bootstrap: Bootstrap) -> None:
         to("slow", timeout=TIMEOUT),
         to("idle", timeout="0s", idle_timeout=TIMEOUT),
         to("dead", cluster="dead", retry_policy=retries),
+        to("again", retry_policy={"retry_on": "5xx", "num_retries": 2, "retry_back_off": BACK_OFF}),
         to("empty", cluster="empty"),
         to("missing", cluster="missing"),
         {"match": {"prefix": "/direct/"}, "name": "direct", "direct_response": {"status": 200}},
@@ -109,3 +111,14 @@ def http2_upstream(bootstrap: Bootstrap) -> None:
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     hop = {"name": "hop", "address": pipe, "filter_chains": [chain]}
     bootstrap["static_resources"]["listeners"].append(hop)
+
+
+def http2_downstream(bootstrap: Bootstrap) -> None:
+    """The filter's own clients speak HTTP/2: the listener in front only forwards, many calls to a connection."""
+    http2_upstream(bootstrap)
+    front, hop = (
+        listener["filter_chains"][0]["filters"][0]["typed_config"]
+        for listener in bootstrap["static_resources"]["listeners"]
+    )
+    hop["http_filters"], front["http_filters"] = front["http_filters"], hop["http_filters"]
+    hop["access_log"] = front.pop("access_log")
