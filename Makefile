@@ -59,6 +59,14 @@ test-envoy: filter filter-test ## end to end on the newest and the oldest suppor
 	$(ENVOYS)
 	TOLLGATE_ENVOY="$$envoy" TOLLGATE_ENVOY_OLDEST="$$oldest" "$$python" -m pytest -q tests/envoy
 
+.PHONY: bench
+bench: filter ## what the filter costs: CPU, start-up and memory of Envoy with it and without
+	tools/rust.sh
+	envoy="$$(tools/envoy.sh)"; python="$$(tools/python.sh)"
+	# The first build takes a minute or two: everything is optimised as in a release.
+	cargo bench --quiet --no-run --bench reply
+	TOLLGATE_ENVOY="$$envoy" exec "$$python" tests/bench/bench.py
+
 .PHONY: check
 check: ## formatting, lints for native and wasm32, documentation; warnings are errors
 	tools/rust.sh rustfmt clippy

@@ -1,4 +1,4 @@
-"""Envoys for the end-to-end tests: two shared ones a version, and as many of its own as a test asks for.
+"""Envoys for the end-to-end tests: two shared ones of each version, and as many of its own as a test asks for.
 
 Core behaviour runs on the newest and on the oldest supported Envoy (`shipped`, `edges`), the rest on the newest
 (`start`). Everything is on loopback and random ports. Envoy's log is shown for a test that fails.
@@ -24,7 +24,6 @@ from support.audit import assert_nothing_lost  # noqa: E402
 from support.envoy_config import Bootstrap  # noqa: E402
 from support.stack import Stack, find_envoy, tail  # noqa: E402
 
-Start = Callable[..., Stack]
 LOG_LINES = 40
 
 
@@ -57,18 +56,24 @@ def edges(envoy: str) -> Iterator[Stack]:
     yield from shared(variants.edges, envoy)
 
 
+class Start:
+    """Starts stacks for one test alone, on the newest Envoy unless told: `start(edit, dynamic=True)`."""
+
+    def __init__(self) -> None:
+        self.stacks: list[Stack] = []
+        self.running = ExitStack()
+
+    def __call__(self, edit: Callable[[Bootstrap], None] = envoy_config.flush_soon, **options: Any) -> Stack:
+        stack = Stack(edit, **options)
+        self.stacks.append(stack)
+        return self.running.enter_context(stack)
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a stack for this test alone, on the newest Envoy unless told: `start(edit, dynamic=True)`."""
-    with ExitStack() as running:
-
-        def begin(edit: Callable[[Bootstrap], None] = envoy_config.flush_soon, **options: Any) -> Stack:
-            stack = Stack(edit, **options)
-            begin.stacks.append(stack)  # type: ignore[attr-defined]
-            return running.enter_context(stack)
-
-        begin.stacks = []  # type: ignore[attr-defined]
-        yield begin
+    starter = Start()
+    with starter.running:
+        yield starter
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,7 +82,7 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]
     if report.failed:
         values = list(getattr(item, "funcargs", {}).values())
         stacks = [v for v in values if isinstance(v, Stack)]
-        stacks += [s for v in values for s in getattr(v, "stacks", [])]
+        stacks += [s for v in values if isinstance(v, Start) for s in v.stacks]
         for stack in stacks:
             report.sections.append((f"Envoy's log ({stack.log_path})", tail(stack.log(), LOG_LINES)))
     return report

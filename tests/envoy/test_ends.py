@@ -1,5 +1,5 @@
-"""However a call ends, it has one record that says how: the same status and attempts as Envoy's own log, and a cost only
-for what the provider did."""
+"""However a call ends, it has one record that says how: the same status and attempts as Envoy's own log, and a cost
+only for what the provider did."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ ENDS = [
     End("provider says 400", expected("openai-error-400.json", "gpt-4o"), headers={"x-replay-status": "400"}),
     End("provider says 500", expected("openai-error-500.json", "gpt-4o"), headers={"x-replay-status": "500"}),
     End("reset before headers", {"end_reason": "upstream_reset", "status": 503} | UNKNOWN, "reset-before-headers"),
-    End("reset after headers", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-after-headers", cut=True),
+    End("reset after headers", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-after-headers",
+        cut=True),
     End("reset mid-body", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-mid-body", cut=True),
     End("reset mid-stream", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-mid-body", stream=True,
         cut=True),
@@ -191,9 +192,8 @@ def test_an_answer_that_comes_before_the_request_is_read_is_recorded_whole(edges
                 break
             wire.send(b"more")
         wire.read_until(last)
-    assert header(wire.seen, b"x-tollgate-id")
-    record = one_record(edges, session)
-    assert_says(record, expected(fixture, "gpt-4o") | {"id": header(wire.seen, b"x-tollgate-id").decode()})
+    id = header(wire.seen, b"x-tollgate-id") or b""
+    assert_says(one_record(edges, session), expected(fixture, "gpt-4o") | {"id": id.decode()})
 
 
 def test_a_request_without_a_body_is_a_call_all_the_same(edges: Stack) -> None:

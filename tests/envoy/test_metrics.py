@@ -39,6 +39,9 @@ ROUNDS = 4
 def impatient(bootstrap: Bootstrap) -> None:
     envoy_config.flush_soon(bootstrap)
     envoy_config.close_soon(bootstrap)
+    # Costs with a part below a nano-dollar, which the shipped prices never have.
+    for model in envoy_config.filter_config(bootstrap)["prices"]["models"]:
+        model["rates"]["input"] += "0001"
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,7 @@ def test_cost_is_counted_in_nano_dollars_by_department_and_model(metered: Metere
     for (department, model, _vm), picousd in by_vm.items():
         wanted[department, model] += picousd // PICO_PER_NANO
     assert samples(stack, "tollgate_cost_usd_nanos_total", "department", "model") == wanted
+    assert any(picousd % PICO_PER_NANO for picousd in by_vm.values()), "nothing was to be carried"
     assert {"support", "r_and_d", "unattributed", "Zürich", 'a b/c:"d\\'} == {department for department, _ in wanted}
 
 

@@ -36,14 +36,15 @@ def test_every_answer_passes_byte_for_byte_and_is_metered_in_any_chunks(
         session = fresh()
         headers = {"x-cost-session": session, "x-replay-fixture": fixture, "x-replay-chunk": chunk}
         headers |= {"x-replay-gzip": "1", "accept-encoding": "gzip"} if gzipped else {}
-        return session, shipped.client.chat(meta["request_model"], stream=meta["stream"], headers=headers, path=meta["path"])
+        model, stream, path = meta["request_model"], meta["stream"], meta["path"]
+        return session, shipped.client.chat(model, stream=stream, headers=headers, path=path)
 
     with ThreadPoolExecutor(len(CHUNKS)) as pool:
         asked = list(pool.map(ask, CHUNKS))
     for chunk, (session, reply) in zip(CHUNKS, asked):
         assert (reply.status, reply.body == served) == (meta["status"], True), chunk
-        record = one_record(shipped, session)
-        assert_says(record, expected(fixture, meta["request_model"]) | {"id": reply.headers["x-tollgate-id"], "notes": None})
+        wanted = expected(fixture, meta["request_model"]) | {"id": reply.headers["x-tollgate-id"], "notes": None}
+        assert_says(one_record(shipped, session), wanted)
 
 
 def arrived(stack: Stack, headers: Headers, body: bytes, mark: str) -> tuple[dict[str, Any], Reply]:

@@ -1,5 +1,5 @@
-"""What must be true of records, computed apart from the filter: the cost of a usage, one record a call, and nothing lost
-or twice between the access log and the collector."""
+"""What must be true of records, computed apart from the filter: the cost of a usage, one record a call, and nothing
+lost or twice between the access log and the collector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from support import envoy_config
 from support.replay import fixtures
-from support.stack import Stack
+from support.stack import Stack, StackError
 
 Record = dict[str, Any]
 # USD per million tokens is micro-dollars per token, a million pico-dollars.
@@ -36,8 +36,11 @@ def shipped_prices() -> list[dict[str, Any]]:
 
 def priced_model(model: str) -> str | None:
     """The name in the shipped price table that `model` is priced by."""
-    return next((p["model"] for p in shipped_prices() if any(fnmatchcase(model, m) for m in [p["model"], *p["aliases"]])),
-                None)
+    def names(price: dict[str, Any]) -> list[str]:
+        return [price["model"], *price["aliases"]]
+
+    found = (p["model"] for p in shipped_prices() if any(fnmatchcase(model, name) for name in names(p)))
+    return next(found, None)
 
 
 def cost_picousd(model: str, usage: dict[str, int]) -> int | None:
@@ -109,8 +112,8 @@ def lines(path: Path) -> list[bytes]:
 
 
 def assert_nothing_lost(stack: Stack, number: int | None = None) -> list[Record]:
-    """Every LLM call that Envoy saw, `number` of them if given, has one line in the access log, and the collector has the
-    same bytes. Returns the records with decimals for fractions."""
+    """Every LLM call that Envoy saw, `number` of them if given, has one line in the access log, and the collector has
+    the same bytes. Returns the records with decimals for fractions."""
     calls = 0
 
     def settled() -> bool:
@@ -120,11 +123,11 @@ def assert_nothing_lost(stack: Stack, number: int | None = None) -> list[Record]
 
     try:
         stack.wait(settled, 10, "calls, access log lines and records never agreed")
-    except Exception:
+    except StackError:
         logged, sent = lines(stack.access_log_path), lines(stack.records_path)
         raise AssertionError(
-            f"{calls} calls, {len(logged)} in the access log, {len(sent)} at the collector; "
-            f"only in the log: {sorted(set(logged) - set(sent))[:3]}, only at the collector: {sorted(set(sent) - set(logged))[:3]}"
+            f"{calls} calls, {len(logged)} in the access log, {len(sent)} at the collector; only in the log: "
+            f"{sorted(set(logged) - set(sent))[:3]}, only at the collector: {sorted(set(sent) - set(logged))[:3]}"
         ) from None
     logged = lines(stack.access_log_path)
     assert logged == lines(stack.records_path)

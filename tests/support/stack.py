@@ -175,6 +175,11 @@ class Stack:
         """Whether Envoy is alive."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Envoy's process; 0 while there is none."""
+        return self._process.pid if self._process else 0
+
     def restart_envoy(self) -> None:
         """End Envoy and start it again with what it had; the servers stay."""
         process, self._process = self._process, None

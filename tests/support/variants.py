@@ -43,7 +43,8 @@ def to(prefix: str, **route: Any) -> dict[str, Any]:
 def edges(bootstrap: Bootstrap) -> None:
     """Trailers pass; host nowhere.test has no route; a header is denied in front of the filter; and by first segment of
     the path: `before` and `after` answer 413 (in front of and behind the filter), `slow` and `idle` time out, `dead`
-    refuses connections, `again` tries failures three times, `empty` has no host, `missing` no cluster, `direct` is answered by Envoy."""
+    refuses connections, `again` tries failures three times, `empty` has no host, `missing` no cluster, `direct` is
+    answered by Envoy."""
     envoy_config.flush_soon(bootstrap)
     envoy_config.enable_trailers(bootstrap)
     envoy_config.close_soon(bootstrap)
