@@ -217,6 +217,8 @@ pub enum EndReason {
     Complete,
     /// The client went away first.
     ClientAbort,
+    /// The gateway closed the connection: it shuts down, or drains a configuration.
+    GatewayClosed,
     /// The upstream connection failed or was reset.
     UpstreamReset,
     /// A timeout of the gateway ended it.

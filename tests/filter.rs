@@ -147,6 +147,38 @@ fn an_update_prices_new_calls_while_old_ones_end_as_they_began_and_the_old_queue
 }
 
 #[test]
+fn the_queue_of_a_drained_configuration_is_sent_by_the_one_that_stays() {
+    let (envoy, vm) = start(&config_with_collector());
+    let exchange = case("json-plain");
+    let (old_root, _) = vm.configure(config_with_collector().as_slice()).unwrap();
+    let first = play(&vm, &exchange);
+    vm.tick().unwrap();
+    let under_way = vm.open_calls();
+    let second = play(&vm, &exchange);
+    let late = vm.stream();
+    set_properties(&late, "via_upstream");
+    play_until_log(&late, &exchange, Chunking::Whole);
+
+    let (_, accepted) = vm.configure(config_with_collector().as_slice()).unwrap();
+    assert!(accepted);
+    vm.retire(old_root).unwrap();
+    late.finish().unwrap();
+    let third = record_of(&late).unwrap();
+    for _ in 0..3 {
+        envoy.clock.advance(Duration::from_secs(1));
+        vm.tick().unwrap();
+        for call in vm.open_calls() {
+            if !under_way.iter().any(|lost| lost.token == call.token) {
+                vm.answer_call(call.token, 202, NO_HEADERS, b"").unwrap();
+            }
+        }
+    }
+    let ids: BTreeSet<String> = sent(&vm).iter().map(|record| record["id"].to_string()).collect();
+    assert_eq!(ids, [first, second, third].iter().map(|record| record["id"].to_string()).collect());
+    assert_eq!(envoy.counter("tollgate_records_total.result.sent"), Some(3));
+}
+
+#[test]
 fn any_host_call_may_fail_and_every_call_still_passes() {
     let exchange = case("sse-with-usage");
     for host_call in HostCall::ALL {

@@ -47,7 +47,9 @@ impl Ending<'_> {
             return if response_ended { EndReason::Complete } else { EndReason::Unknown };
         };
         let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| details.starts_with(prefix));
-        if begins(&["downstream_", "http1.remote", "http2.remote", "http3.remote"]) {
+        if begins(&["downstream_local_disconnect"]) {
+            if response_ended { EndReason::Complete } else { EndReason::GatewayClosed }
+        } else if begins(&["downstream_", "http1.remote", "http2.remote", "http3.remote"]) {
             if response_ended { EndReason::Complete } else { EndReason::ClientAbort }
         } else if details.contains("timeout") || details.contains("max_stream_duration") {
             EndReason::Timeout

@@ -224,6 +224,9 @@ fn every_end_gives_exactly_one_record_that_says_how() {
     );
     assert_eq!((left_early.end_reason, left_early.status), (EndReason::ClientAbort, None));
 
+    let closed = ending(|b| b.request_headers(&[], false).clear(), "downstream_local_disconnect(purging_socket)");
+    assert_eq!(closed.end_reason, EndReason::GatewayClosed);
+
     let reset = ending(
         |b| {
             b.request(&[], body);

@@ -3,26 +3,24 @@
 use super::abi::{self, Buffer, Map};
 use super::proxy_host::ProxyHost;
 use super::test_trap::Trap;
-use super::vm;
+use super::vm::{self, Queue};
 use crate::config::Config;
-use crate::delivery::Delivery;
 use crate::exchange::{self, Edit, Ending, Event, Exchange, Verdict};
 use crate::http::Headers;
 use crate::identity::Instance;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
-use std::cell::RefCell;
 use std::rc::Rc;
 
 /// One stream.
 pub(super) struct Stream {
     exchange: Exchange,
-    delivery: Option<Rc<RefCell<Delivery>>>,
+    delivery: Option<Queue>,
     trap: Trap,
 }
 
 impl Stream {
-    pub(super) fn new(config: Rc<Config>, delivery: Option<Rc<RefCell<Delivery>>>) -> Stream {
+    pub(super) fn new(config: Rc<Config>, delivery: Option<Queue>) -> Stream {
         Stream { exchange: Exchange::new(config), delivery, trap: Trap::default() }
     }
 

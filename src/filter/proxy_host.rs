@@ -1,14 +1,11 @@
 //! The core's ports on proxy-wasm host calls. A call that fails is counted and said once; nothing else happens.
 
 use super::abi::{self, HostError, Level};
-use super::vm;
-use crate::delivery::Delivery;
+use super::vm::{self, Queue};
 use crate::host::{Clock, RecordSink, SharedStore, StoreError, Telemetry, Version};
 use crate::money::Usd;
 use crate::record::UsageRecord;
 use crate::telemetry::{Event, Metric};
-use std::cell::RefCell;
-use std::rc::Rc;
 
 /// The filter state key of the record; Envoy puts `wasm.` in front.
 const RECORD_PROPERTY: &str = "tollgate.record";
@@ -16,7 +13,7 @@ const RECORD_PROPERTY: &str = "tollgate.record";
 /// The host of one callback.
 pub(super) struct ProxyHost<'a> {
     /// Where records are queued, if there is a collector.
-    pub(super) delivery: Option<&'a Rc<RefCell<Delivery>>>,
+    pub(super) delivery: Option<&'a Queue>,
 }
 
 impl ProxyHost<'_> {

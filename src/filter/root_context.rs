@@ -3,7 +3,7 @@
 use super::abi::{self, Buffer, Map};
 use super::http_context::Stream;
 use super::proxy_host::ProxyHost;
-use super::vm;
+use super::vm::{self, Queue};
 use crate::config::Config;
 use crate::delivery::{Batch, Delivery, Outcome};
 use crate::host::Clock;
@@ -13,18 +13,28 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+const IDLE_TICK_MS: u32 = 1000;
+
 /// One configuration in one VM.
 #[derive(Default)]
 pub(super) struct Root {
     config: Rc<Config>,
-    delivery: Option<Rc<RefCell<Delivery>>>,
+    /// Where the streams of this configuration put their records.
+    queue: Option<Queue>,
+    /// The queues this root sends: its own, and those of roots that are gone.
+    senders: Vec<Sender>,
+}
+
+/// A queue whose batches a root sends.
+struct Sender {
+    queue: Queue,
     /// The HTTP call of the batch under way.
     token: Option<u32>,
 }
 
 impl Root {
     fn host(&self) -> ProxyHost<'_> {
-        ProxyHost { delivery: self.delivery.as_ref() }
+        ProxyHost { delivery: self.queue.as_ref() }
     }
 
     /// Reads the configuration; every error goes to the log.
@@ -42,25 +52,32 @@ impl Root {
             }
             log::error!("configuration refused: {} error(s) above", errors.len());
         })?;
-        self.delivery = config.collector.clone().map(|collector| Rc::new(RefCell::new(Delivery::new(collector))));
-        if let Some(collector) = &config.collector {
-            let set = abi::set_tick_period_ms(collector.flush_ms);
-            self.host().check(set);
+        // Without a collector of its own a root still ticks: it may have to take over a queue.
+        let tick_ms = config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
+        let set = abi::set_tick_period_ms(tick_ms);
+        self.host().check(set);
+        if let Some(collector) = config.collector.clone() {
+            let queue = Rc::new(RefCell::new(Delivery::new(collector)));
+            self.senders.push(Sender { queue: Rc::clone(&queue), token: None });
+            self.queue = Some(queue);
         }
         self.config = Rc::new(config);
         Ok(())
     }
 
-    /// Sends batches until one is under way or nothing is left to send.
+    /// Sends the next batch of each queue that has none under way.
     fn flush(&mut self) {
-        let Some(delivery) = self.delivery.clone() else { return };
-        let Ok(mut queue) = delivery.try_borrow_mut() else { return };
-        let now_ns = self.host().now_ns();
-        let Some(batch) = queue.next_batch(now_ns, vm::next_batch_key) else { return };
-        match self.dispatch(&queue, &batch) {
-            Some(token) => self.token = Some(token),
-            None => queue.settle(Outcome::NotSent, now_ns, &mut self.host()),
+        let mut senders = std::mem::take(&mut self.senders);
+        for sender in senders.iter_mut().filter(|sender| sender.token.is_none()) {
+            let Ok(mut queue) = sender.queue.try_borrow_mut() else { continue };
+            let now_ns = self.host().now_ns();
+            let Some(batch) = queue.next_batch(now_ns, vm::next_batch_key) else { continue };
+            sender.token = self.dispatch(&queue, &batch);
+            if sender.token.is_none() {
+                queue.settle(Outcome::NotSent, now_ns, &mut self.host());
+            }
         }
+        self.senders = senders;
     }
 
     fn dispatch(&self, queue: &Delivery, batch: &Batch) -> Option<u32> {
@@ -76,23 +93,35 @@ impl Root {
         let timeout = Duration::from_millis(collector.timeout_ms.into());
         self.dispatch_http_call(&collector.cluster, headers, Some(&batch.body), Vec::new(), timeout).ok()
     }
+
+    fn settle(&self, queue: &Queue, outcome: Outcome) {
+        if let Ok(mut queue) = queue.try_borrow_mut() {
+            let mut host = self.host();
+            queue.settle(outcome, host.now_ns(), &mut host);
+        }
+    }
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, num_headers: usize, _: usize, _: usize) {
-        if self.token != Some(token) {
-            return;
-        }
-        self.token = None;
+        let Some(sender) = self.senders.iter_mut().find(|sender| sender.token == Some(token)) else { return };
+        sender.token = None;
+        let queue = Rc::clone(&sender.queue);
         // Without headers there was no answer: the host itself gave up.
         let status = if num_headers == 0 { None } else { abi::header(Map::CallResponse, ":status").ok() };
         let status = status.and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
-        let outcome = status.map_or(Outcome::NoAnswer, Outcome::Answered);
-        if let Some(mut queue) = self.delivery.as_ref().and_then(|delivery| delivery.try_borrow_mut().ok()) {
-            let mut host = self.host();
-            queue.settle(outcome, host.now_ns(), &mut host);
-        }
+        self.settle(&queue, status.map_or(Outcome::NoAnswer, Outcome::Answered));
         self.flush();
+    }
+
+    /// This configuration has drained. Its queue goes to the roots that stay: streams that end last still fill it.
+    fn on_done(&mut self) -> bool {
+        for sender in std::mem::take(&mut self.senders) {
+            // The answer to a batch under way would come to nobody: it is sent again, under the same key.
+            self.settle(&sender.queue, Outcome::NoAnswer);
+            vm::leave(sender.queue);
+        }
+        true
     }
 }
 
@@ -102,11 +131,17 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        self.senders.extend(vm::adopt().into_iter().map(|queue| Sender { queue, token: None }));
         self.flush();
+        // A queue that is empty and that no stream will fill again has done its work.
+        self.senders.retain(|sender| {
+            let pending = sender.queue.try_borrow().map_or(1, |queue| queue.pending());
+            pending > 0 || Rc::strong_count(&sender.queue) > 1
+        });
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(Rc::clone(&self.config), self.delivery.clone())))
+        Some(Box::new(Stream::new(Rc::clone(&self.config), self.queue.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -1,10 +1,15 @@
 //! What all contexts of one VM share: its identity, its metrics, its log gate.
 
+use crate::delivery::Delivery;
 use crate::identity::Instance;
 use crate::money::Usd;
 use crate::telemetry::{Event, LabelCap, LogGate, Metric};
 use hashbrown::HashMap;
 use std::cell::RefCell;
+use std::rc::Rc;
+
+/// The records of one configuration on their way to the collector.
+pub(super) type Queue = Rc<RefCell<Delivery>>;
 
 /// One VM.
 #[derive(Default)]
@@ -13,6 +18,8 @@ pub(super) struct Vm {
     pub(super) instance: Option<Instance>,
     pub(super) metrics: Metrics,
     pub(super) log_gate: LogGate,
+    /// Queues whose root context is gone; the next one that ticks takes them over.
+    orphans: Vec<Queue>,
 }
 
 thread_local! {
@@ -58,6 +65,16 @@ impl Metrics {
 /// Whether a log line is to be written.
 pub(super) fn admits(event: &Event<'_>) -> bool {
     with(|vm| vm.log_gate.admit(event)).unwrap_or(false)
+}
+
+/// Leaves a queue to whichever root context ticks next.
+pub(super) fn leave(queue: Queue) {
+    with(|vm| vm.orphans.push(queue));
+}
+
+/// The queues that were left.
+pub(super) fn adopt() -> Vec<Queue> {
+    with(|vm| std::mem::take(&mut vm.orphans)).unwrap_or_default()
 }
 
 /// A key no other batch of this Envoy has. Records come from exchanges, so there is an instance by then.

@@ -147,7 +147,7 @@ def calls() -> list[Call]:
         Call("JSON, gzip", request(path, body, {"accept-encoding": "gzip"}),
              sized(packed, {**kind, "content-encoding": "gzip"}), packed, 400),
         Call(f"stream of {len(events)} events at once", streamed, chunked([stream], sse), stream, 300),
-        Call(f"stream of {len(events)} events one by one", streamed, chunked(events, sse), stream, 48, 2),
+        Call(f"stream of {len(events)} events one by one", streamed, chunked(events, sse), stream, 96, 2),
         Call("no LLM call", request("/v1/other", body, {}), sized(reply, kind), reply, 400),
     ]
 

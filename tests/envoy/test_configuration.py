@@ -222,6 +222,21 @@ def test_no_record_is_lost_across_updates_under_traffic(start: Start) -> None:
     assert {r["price_version"] for r in assert_nothing_lost(stack, 31)} == {"2026-11-01", "v0", "v1", "v2"}
 
 
+def test_records_of_a_configuration_that_has_drained_still_reach_the_collector(start: Start) -> None:
+    """Its root context is gone by the time its last stream ends; the next one sends what is left."""
+    stack = start(envoy_config.flush_soon, dynamic=True, arguments=("--drain-time-s", "1"))
+    streaming = fresh()
+    hang = {"x-cost-session": streaming, "x-replay-fault": "hang-mid-body"}
+    body = b'{"model": "gpt-4o", "stream": true}'
+    with stack.client.open("POST", "/v1/chat/completions", body, hang) as response:
+        assert response.read1(10)
+        assert stack.update(raise_price) is True
+        stack.client.chat()
+        cut = one_record(stack, streaming, timeout=15)
+    assert_says(cut, {"end_reason": "gateway_closed", "request_model": "gpt-4o"})
+    assert_nothing_lost(stack, 2)
+
+
 def test_a_missing_module_stops_envoy_and_is_named(tmp_path: Path) -> None:
     refusal = boot_failure(lambda bootstrap: envoy_config.set_wasm(bootstrap, tmp_path / "none.wasm"))
     assert (refusal.code, "none.wasm" in refusal.log) == (1, True), refusal.log
