@@ -42,7 +42,7 @@ from support.stack import WASM, Stack, find_envoy  # noqa: E402
 
 OUTPUT = ROOT / "target" / "bench"
 FIXTURES = ROOT / "tests" / "fixtures"
-ROUNDS = int(os.environ.get("TOLLGATE_BENCH_ROUNDS", "25"))
+ROUNDS = max(2, int(os.environ.get("TOLLGATE_BENCH_ROUNDS", "25")))
 # V8 compiles what is hot once more, in the background; that belongs to no round.
 WARM_UP_CALLS = 4000
 STARTS = 5
@@ -247,7 +247,8 @@ def settled_cpu_ms(pid: int) -> float:
 
 
 def measure_starts(progress: Callable[[str], None]) -> dict[str, Any]:
-    """CPU and memory of one more worker, with and without the filter: the difference is a VM."""
+    """Starts of Envoy with one worker and with many, with and without the filter. Compiling the module is paid once;
+    what each further worker costs more with the filter is its VM: instance, configuration, heap."""
     variants: dict[str, Edit] = {"no filter": without_filter, "filter": filter_only, f"{MODELS} models": many_models}
     samples: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for attempt in range(STARTS):
@@ -330,7 +331,8 @@ def machine() -> dict[str, Any]:
     model = next((line.split(": ")[1] for line in cpuinfo.splitlines() if line.startswith("model name")), "unknown")
     return {
         "cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "load_before": os.getloadavg()[0],
-        "envoy": re.findall(r"/(\d+\.\d+\.\d+)", version)[-1], "module_bytes": WASM.stat().st_size, "rounds": ROUNDS, "connections": CONNECTIONS,
+        "envoy": re.findall(r"/(\d+\.\d+\.\d+)", version)[-1], "module_bytes": WASM.stat().st_size,
+        "rounds": ROUNDS, "connections": CONNECTIONS,
     }
 
 
@@ -340,11 +342,12 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     yield (f"Envoy {facts['envoy']}, 1 worker, {CONNECTIONS} connections, HTTP/1.1; {facts['cores']} x {facts['cpu']}, "
            f"load {facts['load_before']:.1f} before; {facts['rounds']} rounds, median (quartiles)")
     yield ""
-    yield f"{'CPU us per call':36}{'no filter':>20}{'filter':>10}{'added':>19}{'ratio':>20}{'as shipped':>12}{'ratio':>20}"
+    yield (f"{'CPU us per call':36}{'no filter':>20}{'filter':>8}{'added':>22}{'ratio':>19}"
+           f"{'as shipped':>12}{'ratio':>19}")
     for row in results["calls"]:
         base, light, full = row["no filter"], row["filter"], row["as shipped"]
-        yield (f"{row['call']:36}{base['us'].show(0):>20}{light['us'].median:>10.0f}{light['added_us'].show(1):>19}"
-               f"{light['ratio'].show(2):>20}{full['us'].median:>12.0f}{full['ratio'].show(2):>20}")
+        yield (f"{row['call']:36}{base['us'].show(0):>20}{light['us'].median:>8.0f}{light['added_us'].show(1):>22}"
+               f"{light['ratio'].show(2):>19}{full['us'].median:>12.0f}{full['ratio'].show(2):>19}")
     for row in results["calls"]:
         if row["pieces_per_call"] > 1:
             yield f"  {row['call']}: the body passed in {row['pieces_per_call']:.1f} pieces"
@@ -362,8 +365,10 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     yield ""
     reader = results["reader"]
     yield f"{'the reader by itself':48}{'native':>12}{'V8':>12}"
-    for title, key in (("JSON, one long string, MB/s", "long_mb_per_s"), ("JSON, many small values, MB/s", "dense_mb_per_s"),
-                       ("stream, ns per event", "event_ns"), ("call without a reply body, us", "call_us")):
+    for title, key in (
+        ("JSON, one long string, MB/s", "long_mb_per_s"), ("JSON, many small values, MB/s", "dense_mb_per_s"),
+        ("stream, ns per event", "event_ns"), ("call without a reply body, us", "call_us"),
+    ):
         shown = (reader[side].get(key) if reader[side] else None for side in ("native", "v8"))
         yield f"{title:48}" + "".join(f"{'-' if value is None else f'{value:.0f}':>12}" for value in shown)
 

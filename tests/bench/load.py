@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 CONNECTIONS = 16
@@ -121,8 +122,8 @@ class LoadError(Exception):
 
 
 class Client:
-    """Keeps `CONNECTIONS` calls in flight to one port. `chunks` counts the pieces in which bodies of the last round came:
-    Envoy writes one per piece that went through its filters."""
+    """Keeps `CONNECTIONS` calls in flight to one port. `chunks` counts the pieces in which bodies of the last round
+    came: Envoy writes one per piece that went through its filters."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -161,9 +162,9 @@ class _Calling(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    async def run(self, call: Call, budget: object, client: Client) -> None:
+    async def run(self, call: Call, budget: Iterator[int], client: Client) -> None:
         loop = asyncio.get_running_loop()
-        for _ in budget:  # type: ignore[attr-defined]
+        for _ in budget:
             self._wanted, self._answered = call.body, loop.create_future()
             self.transport.write(call.request)
             await self._answered
@@ -202,7 +203,7 @@ class _Calling(asyncio.Protocol):
             answered.set_exception(error)
 
 
-def _dechunk(body: bytes):  # type: ignore[no-untyped-def]
+def _dechunk(body: bytes) -> Iterator[bytes]:
     """The pieces of a chunked body."""
     at = 0
     while size := int(body[at : (line := body.index(b"\r\n", at))], 16):
