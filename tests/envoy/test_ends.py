@@ -115,7 +115,12 @@ def test_every_end_of_a_call_is_one_record_that_says_how(edges: Stack, end: End)
     # What another filter answers in front of this one, this one sees only in the log.
     assert reply.headers.get("x-tollgate-id") == (None if "in front" in end.name else record["id"])
     assert reply.status == record["status"]
-    (envoys,) = [line for line in llm_calls(edges) if line["request_id"] == record["request_id"]]
+    def mine() -> list[dict[str, object]]:
+        return [line for line in llm_calls(edges) if line["request_id"] == record["request_id"]]
+
+    # The two access logs are written one after the other.
+    edges.wait(lambda: bool(mine()), 10, "no line in Envoy's own log")
+    (envoys,) = mine()
     assert (envoys["status"], envoys["attempts"] or 0) == (record["status"], record.get("attempts", 0))
     if end.wanted["end_reason"] not in ("complete", "local_reply"):
         assert record["error"] == envoys["details"]
