@@ -1,9 +1,9 @@
 """The demo: a real Envoy with the filter, a replay provider, real clients, and what each call cost.
 
-`make demo` sends eight calls through the shipped envoy.yaml, waits for their usage records and prints one table. Every
-record is compared with what the replay provider served and with the prices in envoy.yaml, so the demo fails when the
-filter is wrong. `make run` leaves the stack up on 127.0.0.1:10000 and prints a line for each call that passes. Nothing
-leaves this machine.
+`make demo` sends calls by several providers' SDKs through the shipped envoy.yaml, waits for their usage records and
+prints one table. Every record is compared with what the replay provider served and with the prices in envoy.yaml, so
+the demo fails when the filter is wrong. `make run` leaves the stack up on 127.0.0.1:10000 and prints a line for each
+call that passes. Nothing leaves this machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
+    import anthropic
+    import boto3
+    import botocore.config
     import openai
-    from support import envoy_config
+    from google import genai
+    from support.audit import cost_picousd
     from support.replay import fixtures
     from support.stack import Stack, StackError
 except ImportError as missing:
@@ -41,7 +44,10 @@ EVENT_DELAY_MS = 25
 RECORD_SECONDS = 15.0
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 WHO = ("department", "feature", "user")
-TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
+TOKENS = (
+    "input_tokens", "cached_input_tokens", "cache_creation_input_tokens", "output_tokens", "reasoning_tokens",
+    "total_tokens",
+)
 UNATTRIBUTED = "unattributed"
 PICO = Decimal(10) ** -12
 
@@ -64,30 +70,25 @@ class Call:
     expect: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
 
-    def expected(self, prices: list[dict[str, Any]]) -> dict[str, Any]:
+    def expected(self) -> dict[str, Any]:
         """The record's fields; None where a field must be absent."""
         wanted: dict[str, Any] = {"type": "usage", "request_model": self.model, "status": 200}
         wanted |= {name: self.headers.get(f"x-cost-{name}") for name in WHO}
         if self.fixture is not None:
-            usage = fixtures()[self.fixture].meta["usage"]
-            wanted |= {name: usage.get(name) for name in TOKENS}
-            wanted |= {"end_reason": "complete", "usage_source": "reported", **cost(self.model, usage, prices)}
+            meta = fixtures()[self.fixture].meta
+            usage = meta["usage"]
+            wanted |= {name: usage[name] for name in TOKENS if usage.get(name)}
+            wanted |= {"api": meta["api"], "end_reason": "complete", "usage_source": "reported"}
+            wanted |= cost([self.model, meta.get("response_model")], usage)
         return wanted | self.expect
 
 
-def cost(model: str, usage: dict[str, int], prices: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the price table in envoy.yaml makes of a usage, computed apart from the filter."""
-    rates = next((p["rates"] for p in prices if any(fnmatchcase(model, m) for m in [p["model"], *p["aliases"]])), None)
-    if rates is None:
-        return {"price_status": "unknown_model", "cost_picousd": None}
-    cached = usage.get("cached_input_tokens", 0)
-    # USD per million tokens is micro-dollars per token, a million pico-dollars.
-    micro_usd = (
-        (usage["input_tokens"] - cached) * Decimal(rates["input"])
-        + cached * Decimal(rates["cached_input"])
-        + usage["output_tokens"] * Decimal(rates["output"])
-    )
-    return {"price_status": "priced", "cost_picousd": int(micro_usd * 1_000_000)}
+def cost(models: list[str | None], usage: dict[str, int]) -> dict[str, Any]:
+    """What the price table in envoy.yaml makes of a usage of the first of `models` that it knows, computed apart from
+    the filter."""
+    costs = (cost_picousd(model, usage) for model in models)
+    cost = next((cost for cost in costs if cost is not None), None)
+    return {"price_status": "unknown_model" if cost is None else "priced", "cost_picousd": cost}
 
 
 def calls(url: str) -> list[Call]:
@@ -106,16 +107,54 @@ def calls(url: str) -> list[Call]:
             return error.response.headers.get("x-tollgate-id")
         return raw.headers.get("x-tollgate-id")
 
-    def streamed(call: Call, stop_after: int | None) -> str | None:
+    def streamed(call: Call, asks: bool, stop_after: int | None = None) -> str | None:
+        options: Any = {"stream_options": {"include_usage": True}} if asks else {}
         raw = sdk(call.headers).chat.completions.with_raw_response.create(
-            model=call.model, messages=HELLO, stream=True, stream_options={"include_usage": True}
+            model=call.model, messages=HELLO, stream=True, **options
         )
         stream = raw.parse()
-        for number, _event in enumerate(stream, start=1):
+        heard = False
+        for number, event in enumerate(stream, start=1):
+            heard |= event.usage is not None
             if number == stop_after:
                 stream.close()
                 break
+        if stop_after is None and heard != asks:
+            raise StackError(f"{call.title}: a client gets usage if it asks for it, and else does not")
         return raw.headers.get("x-tollgate-id")
+
+    def responses(call: Call) -> str | None:
+        raw = sdk(call.headers).responses.with_raw_response.create(model=call.model, input="hello")
+        return raw.headers.get("x-tollgate-id")
+
+    def claude(call: Call) -> str | None:
+        client = anthropic.Anthropic(base_url=url, api_key="sk-demo", max_retries=0, default_headers=call.headers)
+        with client.messages.stream(model=call.model, max_tokens=1024, messages=HELLO) as stream:
+            stream.get_final_message()
+            return stream.response.headers.get("x-tollgate-id")
+
+    def gemini(call: Call) -> str | None:
+        options = genai.types.HttpOptions(base_url=url, headers=call.headers)
+        client = genai.Client(api_key="demo", http_options=options)
+        chunks = list(client.models.generate_content_stream(model=call.model, contents="hello"))
+        answer = chunks[-1].sdk_http_response
+        return (answer.headers or {}).get("x-tollgate-id") if answer else None
+
+    def bedrock(call: Call) -> str | None:
+        client = boto3.client(
+            "bedrock-runtime", region_name="eu-central-1", endpoint_url=url, aws_access_key_id="demo",
+            aws_secret_access_key="demo", config=botocore.config.Config(retries={"max_attempts": 0}),
+        )
+
+        # After signing: the gateway removes these headers, and a signature must not cover them.
+        def add(request: Any, **_rest: Any) -> None:
+            for name, value in call.headers.items():
+                request.headers[name] = value
+
+        client.meta.events.register("before-send.bedrock-runtime", add)
+        reply = client.converse_stream(modelId=call.model, messages=[{"role": "user", "content": [{"text": "hello"}]}])
+        list(reply["stream"])
+        return reply["ResponseMetadata"]["HTTPHeaders"].get("x-tollgate-id")
 
     def curl(call: Call, *options: str) -> str | None:
         body = json.dumps({"model": call.model, "messages": HELLO})
@@ -137,35 +176,49 @@ def calls(url: str) -> list[Call]:
         return call
 
     return [
-        made("SDK", plain, {}, model="gpt-4o-mini", headers=who("support", "chatbot", "u-1042"),
+        made("OpenAI", plain, {}, model="gpt-4o-mini", headers=who("support", "chatbot", "u-1042"),
              fixture="openai-chat-json.json"),
-        made("SDK, streamed", streamed, None, model="gpt-4o",
+        made("OpenAI, streamed", streamed, True, model="gpt-4o",
              headers=who("support", "ticket-summary", "u-2077", session="JIRA-2341"),
              fixture="openai-chat-sse-usage.sse", expect={"session": "JIRA-2341", "stream": True}),
-        made("SDK, cache, reasoning", plain, {}, model="gpt-5",
+        made("OpenAI, did not ask for usage", streamed, False, model="gpt-4o",
+             headers=who("support", "ticket-summary", "u-2077"), fixture="openai-chat-sse-usage.sse",
+             expect={"stream": True, "notes": None}),
+        made("OpenAI, cache, reasoning", plain, {}, model="gpt-5",
              headers=who("finance", "invoice-check", "u-0003", gl_account="6420"),
              fixture="openai-chat-json-cached-reasoning.json", expect={"gl_account": "6420"}),
+        made("OpenAI Responses", responses, model="gpt-5", headers=who("finance", "dunning", "u-0003"),
+             fixture="openai-responses-json.json"),
+        made("Anthropic, streamed, cache", claude, model="claude-sonnet-4-6",
+             headers=who("product", "code-review", "u-0815"), fixture="anthropic-messages-sse-cache.sse",
+             expect={"stream": True, "provider": "anthropic"}),
+        made("Gemini, streamed", gemini, model="gemini-2.5-flash", headers=who("product", "translate", "u-0816"),
+             fixture="gemini-stream-sse-crlf.sse", expect={"stream": True, "provider": "google"}),
+        made("Bedrock, streamed, cache", bedrock, model="eu.anthropic.claude-haiku-4-5-20251001-v1:0",
+             headers=who("finance", "contracts", "u-0004"), fixture="bedrock-converse-stream.bin",
+             expect={"stream": True, "provider": "bedrock"}),
         made("curl, gzip answer", curl, "--compressed", "-H", "x-replay-gzip: 1", model="gpt-4o",
              headers=who("product", "search", "u-0815"), fixture="openai-chat-json.json"),
-        made("SDK, no headers", plain, {}, model="gpt-4o-mini", fixture="openai-chat-json.json"),
+        made("OpenAI, no headers", plain, {}, model="gpt-4o-mini", fixture="openai-chat-json.json"),
         made("curl, unknown model", curl, model="acme-chat-9b", headers=who("support", "triage", "u-1042"),
              fixture="openai-chat-json-unknown-model.json"),
-        made("SDK, provider fails", plain, {"x-replay-status": "500"}, model="gpt-4o",
+        made("OpenAI fails", plain, {"x-replay-status": "500"}, model="gpt-4o",
              headers=who("support", "chatbot", "u-1042"),
-             expect={"status": 500, "usage_source": "none", "output_tokens": None}),
-        made("SDK, hangs up", streamed, 12, model="gpt-4o", headers=who("product", "drafts", "u-0815"),
-             expect={"end_reason": "client_abort"}),
+             expect={"status": 500, "usage_source": "none", "output_tokens": None, "cost_picousd": 0}),
+        made("OpenAI, client hangs up", streamed, True, 12, model="gpt-4o",
+             headers=who("product", "drafts", "u-0815"),
+             expect={"end_reason": "client_abort", "usage_source": "estimated", "price_status": "estimated"}),
     ]
 
 
-def problems(call: Call, records: list[Record], logged: list[Record], prices: list[dict[str, Any]]) -> list[str]:
+def problems(call: Call, records: list[Record], logged: list[Record]) -> list[str]:
     """What is wrong with a call's record."""
     if call.id is None:
         return ["the answer carries no x-tollgate-id: is dist/tollgate.wasm current?"]
     found = [r for r in records if r.get("id") == call.id]
     if len(found) != 1:
         return [f"{len(found)} records at the collector, expected one"]
-    wanted = call.expected(prices)
+    wanted = call.expected()
     wrong = [f"{k} is {found[0].get(k)!r}, expected {v!r}" for k, v in wanted.items() if found[0].get(k) != v]
     in_log = [r for r in logged if r.get("id") == call.id]
     if len(in_log) != 1:
@@ -189,7 +242,7 @@ COLUMNS = ("call", "who (department / feature / user)", "model", "in", "out", "c
 def row(title: str, record: Record) -> tuple[str, ...]:
     """A record as a line of the table."""
     named = [record[name] for name in WHO if record.get(name) is not None]
-    model = record.get("response_model") or record.get("request_model") or "-"
+    model = next((record[n] for n in ("response_model", "priced_model", "request_model") if n in record), "-")
     price = usd(record.get("cost_picousd"))
     if price == "-" and record.get("price_status") == "unknown_model":
         price = "unknown model"
@@ -213,7 +266,8 @@ def print_totals(records: list[Record]) -> None:
     tokens = [sum(r.get(name, 0) for r in records) for name in ("input_tokens", "output_tokens")]
     unknown = sum("cost_picousd" not in r for r in records)
     print(f"\n{len(records)} records, {tokens[0]} tokens in, {tokens[1]} out, {usd(spent)} USD,")
-    print(f"of which {usd(nobody)} USD {UNATTRIBUTED}; {unknown} calls of unknown cost")
+    guessed = sum(r.get("cost_picousd", 0) for r in records if r.get("price_status") == "estimated")
+    print(f"of which {usd(nobody)} {UNATTRIBUTED} and {usd(guessed)} estimated; calls of unknown cost: {unknown}")
 
 
 def print_record(record: Record) -> None:
@@ -224,7 +278,6 @@ def print_record(record: Record) -> None:
 
 def demo(stack: Stack) -> int:
     """Send the calls, wait, print, check."""
-    prices = envoy_config.filter_config(envoy_config.load())["prices"]["models"]
     todo = calls(stack.client.url)
     print(f"Envoy with Tollgate is up; sending {len(todo)} calls", flush=True)
     for call in todo:
@@ -244,7 +297,7 @@ def demo(stack: Stack) -> int:
         print(f"\nThe record of \"{todo[1].title}\":")
         print_record(sample)
     print(f"\nrecords:    {shown(stack.records_path)}\naccess log: {shown(stack.access_log_path)}")
-    failures = [f"{call.title}: {p}" for call in todo for p in problems(call, records, logged, prices)]
+    failures = [f"{call.title}: {p}" for call in todo for p in problems(call, records, logged)]
     if len(records) != len(todo):
         failures.append(f"{len(records)} records for {len(todo)} calls")
     leaked = {name.lower() for r in list(stack.replay.requests) for name, _ in r["headers"]}

@@ -1,22 +1,134 @@
 //! Wire formats: which LLM API a call speaks, and where its facts stand.
 //!
-//! One file per format below. A format is data: the places to look at in a request and in a reply, and which
-//! fact stands there. It knows nothing of prices, budgets or hosts.
+//! One file per family of formats below. A format is data: the places to look at in a request and in a reply, which
+//! fact stands there, and how its counts are to be read. It knows nothing of prices, budgets or hosts. What the facts
+//! are is in [`facts`], how a format is recognised in [`recognise`].
 
-pub mod openai_chat;
+pub mod facts;
+pub mod recognise;
 
-use crate::body::ReplySink;
-use crate::body::json::{Places, Sink, Value};
-use crate::usage::UsageReport;
+mod anthropic;
+mod bedrock;
+mod cohere;
+mod gemini;
+mod mistral;
+mod ollama;
+mod openai;
+
+pub use facts::{ReplyFacts, RequestFacts};
+pub use recognise::Endpoint;
+
+use crate::body::json::{Places, Value};
+use crate::usage::{Rule, UsageReport};
 
 /// The wire format of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // each is documented where its places are
 pub enum Api {
-    /// `POST …/chat/completions`.
     OpenaiChat,
+    OpenaiResponses,
+    OpenaiCompletions,
+    OpenaiEmbeddings,
+    OpenaiImages,
+    OpenaiTranscription,
+    OpenaiSpeech,
+    OpenaiModerations,
+    OpenaiInputTokens,
+    AnthropicMessages,
+    AnthropicCountTokens,
+    GeminiGenerateContent,
+    GeminiCountTokens,
+    GeminiEmbed,
+    VertexPredict,
+    BedrockConverse,
+    BedrockInvoke,
+    BedrockCountTokens,
+    CohereChat,
+    CohereEmbed,
+    CohereRerank,
+    MistralOcr,
+    OllamaChat,
+    OllamaEmbed,
 }
 
-/// Where a format's facts stand.
+impl Api {
+    /// Every format.
+    pub const ALL: [Api; 24] = [
+        Api::OpenaiChat,
+        Api::OpenaiResponses,
+        Api::OpenaiCompletions,
+        Api::OpenaiEmbeddings,
+        Api::OpenaiImages,
+        Api::OpenaiTranscription,
+        Api::OpenaiSpeech,
+        Api::OpenaiModerations,
+        Api::OpenaiInputTokens,
+        Api::AnthropicMessages,
+        Api::AnthropicCountTokens,
+        Api::GeminiGenerateContent,
+        Api::GeminiCountTokens,
+        Api::GeminiEmbed,
+        Api::VertexPredict,
+        Api::BedrockConverse,
+        Api::BedrockInvoke,
+        Api::BedrockCountTokens,
+        Api::CohereChat,
+        Api::CohereEmbed,
+        Api::CohereRerank,
+        Api::MistralOcr,
+        Api::OllamaChat,
+        Api::OllamaEmbed,
+    ];
+
+    /// Where its facts stand.
+    pub fn format(self) -> &'static Format {
+        match self {
+            Api::OpenaiChat => &openai::CHAT,
+            Api::OpenaiResponses => &openai::RESPONSES,
+            Api::OpenaiCompletions => &openai::COMPLETIONS,
+            Api::OpenaiEmbeddings => &openai::EMBEDDINGS,
+            Api::OpenaiImages => &openai::IMAGES,
+            Api::OpenaiTranscription => &openai::TRANSCRIPTION,
+            Api::OpenaiSpeech => &openai::SPEECH,
+            Api::OpenaiModerations => &openai::MODERATIONS,
+            Api::OpenaiInputTokens => &openai::INPUT_TOKENS,
+            Api::AnthropicMessages => &anthropic::MESSAGES,
+            Api::AnthropicCountTokens => &anthropic::COUNT_TOKENS,
+            Api::GeminiGenerateContent => &gemini::GENERATE_CONTENT,
+            Api::GeminiCountTokens => &gemini::COUNT_TOKENS,
+            Api::GeminiEmbed => &gemini::EMBED,
+            Api::VertexPredict => &gemini::VERTEX_PREDICT,
+            Api::BedrockConverse => &bedrock::CONVERSE,
+            Api::BedrockInvoke => &bedrock::INVOKE,
+            Api::BedrockCountTokens => &bedrock::COUNT_TOKENS,
+            Api::CohereChat => &cohere::CHAT,
+            Api::CohereEmbed => &cohere::EMBED,
+            Api::CohereRerank => &cohere::RERANK,
+            Api::MistralOcr => &mistral::OCR,
+            Api::OllamaChat => &ollama::CHAT,
+            Api::OllamaEmbed => &ollama::EMBED,
+        }
+    }
+
+    /// The format of this name.
+    pub fn of_name(name: &str) -> Option<Api> {
+        Api::ALL.into_iter().find(|api| api.format().name == name)
+    }
+}
+
+/// How a family of APIs words its errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // named after their families
+pub enum Dialect {
+    OpenAi,
+    Anthropic,
+    Google,
+    Bedrock,
+    Cohere,
+    Ollama,
+}
+
+/// Where a format's facts stand and how they are to be read.
 pub struct Format {
     /// Name in records, configuration and metrics.
     pub name: &'static str,
@@ -26,7 +138,27 @@ pub struct Format {
     pub request: Places<RequestField>,
     /// Facts of a reply.
     pub reply: Places<ReplyField>,
+    /// How it words errors.
+    pub dialect: Dialect,
+    /// How the counts relate to each other.
+    pub rule: Rule,
+    /// Whether calls are free of charge.
+    pub free: bool,
+    /// Whether a stream reports usage only where `stream_options.include_usage` asks for it.
+    pub include_usage: bool,
 }
+
+/// What most formats have in common; each names what it does otherwise.
+const PLAIN: Format = Format {
+    name: "",
+    operation: "",
+    request: &[],
+    reply: &[],
+    dialect: Dialect::OpenAi,
+    rule: Rule::OpenAi,
+    free: false,
+    include_usage: false,
+};
 
 /// A fact of a request.
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +173,50 @@ pub enum RequestField {
     Message,
     /// One tool offered.
     Tool,
+    /// Its name.
+    ToolName,
+    /// The text to be spoken; billed by the character.
+    Characters,
 }
+
+/// Where one count of a usage report is kept.
+pub type Slot = fn(&mut UsageReport) -> &mut Option<u64>;
 
 /// A fact of a reply.
 #[derive(Clone, Copy, Debug)]
 pub enum ReplyField {
     /// The object the counts stand in.
     Usage,
-    /// One count of it.
-    Count(fn(&mut UsageReport) -> &mut Option<u64>),
+    /// One count of it, or of the iteration being read.
+    Count(Slot),
+    /// A count that stands outside any usage object.
+    BareCount(Slot),
+    /// One of several counts outside any usage object, which add up.
+    AddedCount(Slot),
+    /// A count of things that are not tokens.
+    Unit(Unit),
+    /// One of the things that are billed by their number.
+    Element(Unit),
+    /// One of several calls a reply was made of, each with its own counts and perhaps model.
+    Iteration,
+    /// Its model.
+    IterationModel,
+    /// One element of a list of counts by modality.
+    Detail(Side),
+    /// Its modality.
+    DetailModality,
+    /// Its count.
+    DetailTokens,
+    /// What the provider says the call cost, in dollars.
+    CostUsd,
+    /// The same in units of 1e-10 dollars.
+    CostTicks,
+    /// The list of what was put out.
+    Outputs,
+    /// What one of them is.
+    OutputType,
+    /// Generated text, as it is streamed or whole.
+    Text,
     /// The provider's id of the response.
     Id,
     /// The model that answers.
@@ -58,133 +225,98 @@ pub enum ReplyField {
     ServiceTier,
     /// Why generation ended.
     FinishReason,
+    /// How far a response has come; in the end it is why generation ended.
+    Status,
+    /// Whether the response is made in the background.
+    Background,
+    /// The kind of an event; some kinds end the stream.
+    EventType,
+    /// Whether the stream is over.
+    Done,
     /// The provider's error code.
     ErrorCode,
     /// The provider's kind of error, where there is no code.
     ErrorType,
 }
 
-impl Api {
-    /// The format a request speaks, by its method and path; `None` where it is not an LLM call this filter meters.
-    pub fn recognise(method: &[u8], path: &[u8]) -> Option<Api> {
-        let path = path.split(|&b| b == b'?' || b == b'#').next().unwrap_or_default();
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        (method == b"POST" && path.ends_with(b"/chat/completions")).then_some(Api::OpenaiChat)
-    }
+/// Things that are billed and are not tokens. [`Unit::name`] is the name in records and price tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // the names say it
+pub enum Unit {
+    WebSearchRequests,
+    SearchUnits,
+    Pages,
+    Characters,
+    AudioSeconds,
+    Images,
+}
 
-    /// Where its facts stand.
-    pub fn format(self) -> &'static Format {
+impl Unit {
+    /// The name in records and price tables.
+    pub const fn name(self) -> &'static str {
         match self {
-            Api::OpenaiChat => &openai_chat::FORMAT,
+            Unit::WebSearchRequests => "web_search_requests",
+            Unit::SearchUnits => "search_units",
+            Unit::Pages => "pages",
+            Unit::Characters => "characters",
+            Unit::AudioSeconds => "audio_seconds",
+            Unit::Images => "images",
         }
     }
 }
 
-/// What a request's body says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestFacts {
-    /// The model asked for.
-    pub model: Option<Box<str>>,
-    /// Whether a stream was asked for.
-    pub stream: Option<bool>,
-    /// The caller's own limit on generated tokens.
-    pub max_output_tokens: Option<u64>,
-    /// Messages in the conversation.
-    pub message_count: Option<u64>,
-    /// Tools offered.
-    pub tool_count: Option<u64>,
+/// What a list of counts by modality is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The prompt.
+    Prompt,
+    /// The part of the prompt read from a cache.
+    Cache,
+    /// The part of the prompt written to a cache, by lifetime instead of modality.
+    CacheWrite,
+    /// The answer.
+    Answer,
 }
 
-/// What a reply's body says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReplyFacts {
-    /// The provider's id of the response.
-    pub id: Option<Box<str>>,
-    /// The model that answered.
-    pub model: Option<Box<str>>,
-    /// The service tier it was served at.
-    pub service_tier: Option<Box<str>>,
-    /// Why generation ended.
-    pub finish_reason: Option<Box<str>>,
-    /// The provider's error code or type.
-    pub error: Option<Box<str>>,
-    /// Whether the stream said that it is over.
-    pub done: bool,
-    /// The usage of all events so far.
-    pub usage: UsageReport,
-    /// The usage object being read; it counts once it is whole.
-    pending: Option<UsageReport>,
-}
-
-impl Sink<RequestField> for RequestFacts {
-    fn value(&mut self, field: RequestField, value: Value<'_>) {
-        match field {
-            RequestField::Model => set_text(&mut self.model, value),
-            RequestField::Stream => {
-                if let Value::Bool(stream) = value {
-                    self.stream = Some(stream);
-                }
-            }
-            RequestField::MaxOutputTokens => self.max_output_tokens = value.as_count().or(self.max_output_tokens),
-            RequestField::Message => count_element(&mut self.message_count, value),
-            RequestField::Tool => count_element(&mut self.tool_count, value),
+/// The counts in a response's headers, where its format has any.
+pub fn header_usage<'h>(api: Api, header: impl Fn(&str) -> Option<&'h str>) -> UsageReport {
+    let mut usage = UsageReport::default();
+    if api == Api::BedrockInvoke {
+        for (name, slot) in bedrock::HEADERS {
+            *slot(&mut usage) = header(name).and_then(|value| value.parse().ok());
         }
     }
+    usage
 }
 
-impl Sink<ReplyField> for ReplyFacts {
-    fn value(&mut self, field: ReplyField, value: Value<'_>) {
-        match field {
-            ReplyField::Usage => self.usage_object(value),
-            ReplyField::Count(slot) => *slot(self.pending.get_or_insert_default()) = value.as_count(),
-            ReplyField::Id => set_text(&mut self.id, value),
-            ReplyField::Model => set_text(&mut self.model, value),
-            ReplyField::ServiceTier => set_text(&mut self.service_tier, value),
-            ReplyField::FinishReason => set_text(&mut self.finish_reason, value),
-            ReplyField::ErrorCode => set_text(&mut self.error, value),
-            ReplyField::ErrorType if self.error.is_none() => set_text(&mut self.error, value),
-            ReplyField::ErrorType => {}
-        }
-    }
+/// Whether a provider is known to answer with an error where `stream_options` asks for usage: Mistral reports it
+/// anyway, and Azure learnt it with api-version 2024-09-01.
+pub fn refuses_include_usage(host: Option<&str>, path: &[u8]) -> bool {
+    let path = str::from_utf8(path).unwrap_or_default();
+    let mistral_host = host.is_some_and(|host| host.split(['.', ':']).any(|label| label.starts_with("mistral")));
+    let mistral_paths = ["/fim/completions", "/agents/completions", "streamRawPredict", "rawPredict"];
+    let version = path.split_once("api-version=").map(|(_, rest)| rest);
+    mistral_host
+        || mistral_paths.iter().any(|part| path.contains(part))
+        || version.is_some_and(|version| version.starts_with("20") && version < "2024-09-01")
 }
 
-impl ReplySink<ReplyField> for ReplyFacts {
-    /// A usage object the text left open does not count.
-    fn end_of_text(&mut self) {
-        self.pending = None;
-    }
-
-    fn done(&mut self) {
-        self.done = true;
-    }
+/// Whether a model is one of Mistral's, whoever serves it: a gateway may rewrite the host after this filter.
+pub fn is_mistral_model(model: &str) -> bool {
+    const FAMILIES: [&str; 8] =
+        ["mistral", "codestral", "ministral", "magistral", "pixtral", "devstral", "voxtral", "open-mi"];
+    let name = model.rsplit('/').next().unwrap_or_default();
+    FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
-impl ReplyFacts {
-    fn usage_object(&mut self, value: Value<'_>) {
-        match value {
-            Value::Object => self.pending = Some(UsageReport::default()),
-            Value::End => {
-                if let Some(report) = self.pending.take() {
-                    self.usage.update(&report);
-                }
-            }
-            _ => self.pending = None,
-        }
-    }
+/// Shorthand for a count in a format's table.
+const fn count(slot: Slot) -> ReplyField {
+    ReplyField::Count(slot)
 }
 
-/// Keeps a non-empty string. Every event of a stream repeats the same few: those are not stored again.
-fn set_text(slot: &mut Option<Box<str>>, value: Value<'_>) {
-    if let Some(text) = value.as_text().filter(|text| !text.is_empty() && slot.as_deref() != Some(text)) {
-        *slot = Some(text.into());
-    }
-}
-
-/// Counts an element of an array when it begins.
-fn count_element(slot: &mut Option<u64>, value: Value<'_>) {
-    if value != Value::End {
-        *slot = Some(slot.unwrap_or(0).saturating_add(1));
-    }
+/// A number's value, where it is a string of digits or a count.
+fn number(value: Value<'_>) -> Option<u64> {
+    value.as_count().or_else(|| value.as_text()?.parse().ok())
 }
 
 #[cfg(test)]
@@ -194,19 +326,18 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn an_llm_call_is_recognised_by_method_and_path() {
-        for (method, path, api) in [
-            ("POST", "/v1/chat/completions", Some(Api::OpenaiChat)),
-            ("POST", "/v1/chat/completions/", Some(Api::OpenaiChat)),
-            ("POST", "/openai/v1/chat/completions?api-version=1", Some(Api::OpenaiChat)),
-            ("POST", "/chat/completions", Some(Api::OpenaiChat)),
-            ("GET", "/v1/chat/completions", None),
-            ("POST", "/v1/chat/completions/abc", None),
-            ("POST", "/v1/models?x=/chat/completions", None),
-            ("GET", "/healthz", None),
-            ("POST", "", None),
+    fn providers_that_refuse_to_be_asked_for_usage_are_known() {
+        for (host, path, refuses) in [
+            (Some("api.mistral.ai"), "/v1/chat/completions", true),
+            (Some("api.openai.com"), "/v1/chat/completions", false),
+            (Some("mistral-large.eu.models.ai.azure.com"), "/v1/chat/completions", true),
+            (None, "/v1/fim/completions", true),
+            (None, "/openai/deployments/d/chat/completions?api-version=2024-02-01", true),
+            (None, "/openai/deployments/d/chat/completions?api-version=2024-09-01-preview", false),
+            (None, "/openai/deployments/d/chat/completions?x=1&api-version=2025-01-01", false),
+            (None, "/openai/v1/chat/completions?api-version=preview", false),
         ] {
-            assert_eq!(Api::recognise(method.as_bytes(), path.as_bytes()), api, "{method} {path}");
+            assert_eq!(refuses_include_usage(host, path.as_bytes()), refuses, "{host:?} {path}");
         }
     }
 }

@@ -3,12 +3,16 @@
 //! [`ReplyReader`] puts the incremental readers together for a response. It never holds more than one bounded
 //! string and the inflater's window, whatever the size of the body, and never asks for a body to be paused.
 
+pub mod event_stream;
 pub mod inflate;
 pub mod json;
+pub mod multipart;
 pub mod sse;
+mod text;
 
 use inflate::{Encoding, Inflate, InflateError};
-use json::{Places, Scanner, Sink};
+use json::{Places, Sink};
+use text::TextReader;
 
 /// How a response body is cut into JSON texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,24 +21,48 @@ pub enum Framing {
     Json,
     /// Server-sent events with a JSON text each.
     Sse,
+    /// A JSON text on each line.
+    Lines,
+    /// AWS event-stream frames with a JSON text each.
+    EventStream,
+    /// Nothing that could be read: sound, images, pages, plain text.
+    Opaque,
 }
 
 impl Framing {
     /// By the media type of a `content-type` value; `None` where it tells nothing.
     pub fn of_content_type(value: &[u8]) -> Option<Framing> {
         let media_type = value.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-        if media_type.eq_ignore_ascii_case(b"text/event-stream") {
+        let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
+        if is("text/event-stream") {
             Some(Framing::Sse)
-        } else if media_type.eq_ignore_ascii_case(b"application/json") || ends_with_json(media_type) {
+        } else if is("application/vnd.amazon.eventstream") {
+            Some(Framing::EventStream)
+        } else if is("application/x-ndjson") || is("application/ndjson") || is("application/stream+json") {
+            Some(Framing::Lines)
+        } else if is("application/json") || ends_with_json(media_type) {
             Some(Framing::Json)
-        } else {
+        } else if media_type.is_empty() || is("application/octet-stream") {
             None
+        } else {
+            Some(Framing::Opaque)
         }
     }
 
-    /// By the first byte of a body that is not white space.
+    /// By the first byte of a body that is not white space. An event begins with the name of a field or a comment, a
+    /// frame with the high byte of its length.
     fn of_first_byte(byte: u8) -> Framing {
-        if matches!(byte, b'{' | b'[') { Framing::Json } else { Framing::Sse }
+        match byte {
+            b'{' | b'[' => Framing::Json,
+            b'd' | b'e' | b'i' | b'r' | b':' => Framing::Sse,
+            0 => Framing::EventStream,
+            _ => Framing::Opaque,
+        }
+    }
+
+    /// Whether the body is a stream of events.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Framing::Sse | Framing::Lines | Framing::EventStream)
     }
 }
 
@@ -83,6 +111,8 @@ pub enum Damage {
     Bomb,
     /// The body ended in the middle.
     Truncated,
+    /// An event-stream frame whose checksum is wrong.
+    CorruptFrame,
 }
 
 impl Damage {
@@ -93,6 +123,7 @@ impl Damage {
             Damage::CorruptEncoding => "response_encoding_corrupt",
             Damage::Bomb => "response_decompression_bomb",
             Damage::Truncated => "response_truncated",
+            Damage::CorruptFrame => "response_frame_corrupt",
         }
     }
 }
@@ -102,8 +133,14 @@ pub trait ReplySink<F>: Sink<F> {
     /// One JSON text of the reply is over.
     fn end_of_text(&mut self);
 
+    /// The JSON text that is over was damaged: what it said does not count.
+    fn discard_text(&mut self);
+
     /// The stream said that nothing more follows: an event whose data is `[DONE]`.
     fn done(&mut self);
+
+    /// The stream said that it failed, as an event-stream exception frame does.
+    fn exception(&mut self, kind: &str);
 }
 
 /// Reads one response body.
@@ -120,36 +157,21 @@ enum Decoder {
     Off,
 }
 
-struct TextReader<F: 'static> {
-    framing: Option<Framing>,
-    sse: sse::Reader,
-    scanner: Scanner<F>,
-    /// Bytes of the current JSON text so far.
-    text_bytes: usize,
-    /// Whether they are the first bytes of [`DONE`].
-    like_done: bool,
-}
-
-/// The data of the event that ends an OpenAI-style stream. Clients close the connection when they see it, often
-/// before the end of the response arrives.
-const DONE: &[u8] = b"[DONE]";
-
 impl<F: Copy + 'static> ReplyReader<F> {
     /// A reader for `places` of a body with this `framing` (`None`: seen from its first byte) and `encoding`.
-    pub fn new(places: Places<F>, framing: Option<Framing>, encoding: ContentEncoding) -> ReplyReader<F> {
+    /// `wrapped` is Bedrock's way of putting each event, in base64, into the `bytes` of another.
+    pub fn new(
+        places: Places<F>,
+        framing: Option<Framing>,
+        encoding: ContentEncoding,
+        wrapped: bool,
+    ) -> ReplyReader<F> {
         let (decoder, damage) = match encoding {
             ContentEncoding::Identity => (Decoder::Identity, None),
             ContentEncoding::Readable(encoding) => (Decoder::Inflate(Box::new(Inflate::new(encoding))), None),
             ContentEncoding::Unreadable => (Decoder::Off, Some(Damage::UnreadableEncoding)),
         };
-        let text = TextReader {
-            framing,
-            sse: sse::Reader::default(),
-            scanner: Scanner::new(places),
-            text_bytes: 0,
-            like_done: true,
-        };
-        ReplyReader { decoder, text, damage }
+        ReplyReader { decoder, text: TextReader::new(places, framing, wrapped), damage }
     }
 
     /// Reads the next bytes as they came from the provider.
@@ -177,82 +199,15 @@ impl<F: Copy + 'static> ReplyReader<F> {
         {
             self.damage = self.damage.or(Some(Damage::Truncated));
         }
-        if !self.text.finish(sink) {
-            self.damage = self.damage.or(Some(Damage::Truncated));
-        }
+        let in_text = self.text.finish(sink);
+        self.damage = self.damage.or(in_text);
         self.decoder = Decoder::Off;
         self.damage
     }
 
     /// How the body turned out to be framed.
     pub fn framing(&self) -> Option<Framing> {
-        self.text.framing
-    }
-}
-
-impl<F: Copy + 'static> TextReader<F> {
-    fn feed(&mut self, bytes: &[u8], sink: &mut impl ReplySink<F>) {
-        let framing = match self.framing {
-            Some(framing) => framing,
-            None => match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                Some(&byte) => *self.framing.insert(Framing::of_first_byte(byte)),
-                None => return,
-            },
-        };
-        match framing {
-            Framing::Json => self.text(bytes, sink),
-            Framing::Sse => {
-                let mut sse = std::mem::take(&mut self.sse);
-                sse.feed(bytes, |part| match part {
-                    sse::Part::Data(data) => self.text(data, sink),
-                    sse::Part::End => self.end_event(sink),
-                });
-                self.sse = sse;
-            }
-        }
-    }
-
-    fn text(&mut self, bytes: &[u8], sink: &mut impl ReplySink<F>) {
-        self.like_done &= DONE.get(self.text_bytes..).is_some_and(|expected| expected.starts_with(bytes));
-        self.text_bytes = self.text_bytes.saturating_add(bytes.len());
-        self.scanner.feed(bytes, sink);
-    }
-
-    fn end_event(&mut self, sink: &mut impl ReplySink<F>) {
-        if self.like_done && self.text_bytes == DONE.len() {
-            sink.done();
-        }
-        self.end_text(sink);
-    }
-
-    /// Ends the current JSON text; false where it was cut off.
-    fn end_text(&mut self, sink: &mut impl ReplySink<F>) -> bool {
-        self.scanner.finish(sink);
-        let whole = self.text_bytes == 0 || self.scanner.is_complete() || self.scanner.is_broken();
-        if self.text_bytes > 0 {
-            sink.end_of_text();
-        }
-        self.scanner.reset();
-        (self.text_bytes, self.like_done) = (0, true);
-        whole
-    }
-
-    /// Ends the body; false where it was cut off.
-    fn finish(&mut self, sink: &mut impl ReplySink<F>) -> bool {
-        match self.framing {
-            Some(Framing::Json) => self.end_text(sink),
-            Some(Framing::Sse) => {
-                let mut open = false;
-                self.sse.finish(|_| open = true);
-                if open {
-                    let whole = self.scanner.is_complete() || self.scanner.is_broken();
-                    self.end_event(sink);
-                    return whole;
-                }
-                true
-            }
-            None => true,
-        }
+        self.text.framing()
     }
 }
 
@@ -269,7 +224,14 @@ mod tests {
             ("Text/Event-Stream", Some(Framing::Sse)),
             ("application/json", Some(Framing::Json)),
             ("application/problem+json;x=y", Some(Framing::Json)),
-            ("text/plain", None),
+            ("application/x-ndjson", Some(Framing::Lines)),
+            ("application/stream+json", Some(Framing::Lines)),
+            ("application/vnd.amazon.eventstream", Some(Framing::EventStream)),
+            ("application/octet-stream", None),
+            ("text/plain", Some(Framing::Opaque)),
+            ("text/html", Some(Framing::Opaque)),
+            ("audio/mpeg", Some(Framing::Opaque)),
+            ("multipart/form-data; boundary=x", Some(Framing::Opaque)),
             ("", None),
         ] {
             assert_eq!(Framing::of_content_type(value.as_bytes()), framing, "{value}");

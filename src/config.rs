@@ -6,7 +6,10 @@
 mod node;
 mod structpb;
 
+use crate::api::Api;
+use crate::exchange::Route;
 use crate::glob::Glob;
+use crate::money::Decimal;
 use crate::price::{Model, PriceTable, Rates};
 use crate::usage::Class;
 use node::{Errors, Node, Object};
@@ -45,8 +48,16 @@ impl fmt::Display for ConfigError {
 pub struct Config {
     /// How calls are attributed.
     pub attribution: AttributionConfig,
+    /// What is known of certain upstreams, tried in order.
+    pub upstreams: Vec<UpstreamConfig>,
     /// What models cost.
     pub prices: PriceTable,
+    /// How bodies are read.
+    pub metering: MeteringConfig,
+    /// How calls are told to write or only to read.
+    pub workload: WorkloadConfig,
+    /// How usage is estimated.
+    pub reservation: ReservationConfig,
     /// Where records are sent; absent: only to the access log.
     pub collector: Option<CollectorConfig>,
 }
@@ -63,6 +74,86 @@ pub struct AttributionConfig {
 impl Default for AttributionConfig {
     fn default() -> AttributionConfig {
         AttributionConfig { max_value_bytes: 128, forward_headers: false }
+    }
+}
+
+/// One entry of `upstreams`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    cluster: Option<Glob>,
+    host: Option<Glob>,
+    route: Option<Glob>,
+    /// Who bills.
+    pub provider: Option<Box<str>>,
+    /// The wire format, whatever the path looks like.
+    pub api: Option<Api>,
+    /// Whether `stream_options.include_usage` may be set for the caller; `None`: as `metering` says.
+    pub inject_include_usage: Option<bool>,
+    /// Reasoning tokens are on top of the completion's, and no arithmetic shows it.
+    pub reasoning_additive: bool,
+}
+
+impl UpstreamConfig {
+    /// Whether route or cluster have to be known to match.
+    pub fn matches_route(&self) -> bool {
+        self.cluster.is_some() || self.route.is_some()
+    }
+
+    fn matches(&self, route: Route<'_>, host: Option<&str>) -> bool {
+        let fits = |pattern: &Option<Glob>, value: Option<&str>| {
+            pattern.as_ref().is_none_or(|pattern| value.is_some_and(|value| pattern.matches(value)))
+        };
+        fits(&self.cluster, route.cluster) && fits(&self.route, route.route) && fits(&self.host, host)
+    }
+}
+
+/// The section `metering`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeteringConfig {
+    /// Whether `stream_options.include_usage` is set for callers that did not ask.
+    pub inject_include_usage: bool,
+    /// The longest request body that is metered, in bytes.
+    pub max_request_bytes: u64,
+    /// Whether a longer one is refused; else it passes and is metered all the same.
+    pub refuse_oversize: bool,
+    /// Keys `request_hash` and `prefix_hash`; absent: no hashes.
+    pub hash_key: Option<Box<str>>,
+}
+
+impl Default for MeteringConfig {
+    fn default() -> MeteringConfig {
+        MeteringConfig {
+            inject_include_usage: true,
+            max_request_bytes: 8 << 20,
+            refuse_oversize: false,
+            hash_key: None,
+        }
+    }
+}
+
+/// The section `workload`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadConfig {
+    /// Words in a tool's name that make a call one that writes, in lower case.
+    pub write_words: Vec<Box<str>>,
+}
+
+impl Default for WorkloadConfig {
+    fn default() -> WorkloadConfig {
+        WorkloadConfig { write_words: ["create", "update", "delete", "send", "write"].map(Into::into).into() }
+    }
+}
+
+/// The section `reservation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationConfig {
+    /// Tokens to a byte of text, for estimates.
+    pub tokens_per_byte: Decimal,
+}
+
+impl Default for ReservationConfig {
+    fn default() -> ReservationConfig {
+        ReservationConfig { tokens_per_byte: Decimal::parse("0.25").unwrap_or_default() }
     }
 }
 
@@ -92,6 +183,11 @@ pub struct CollectorConfig {
 }
 
 impl Config {
+    /// What is known of the upstream a request is going to.
+    pub fn upstream(&self, route: Route<'_>, host: Option<&str>) -> Option<&UpstreamConfig> {
+        self.upstreams.iter().find(|upstream| upstream.matches(route, host))
+    }
+
     /// Reads what Envoy hands over: a serialized `google.protobuf.Struct`, or JSON text. Nothing at all is the
     /// empty configuration.
     ///
@@ -140,7 +236,11 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
     }
     let config = Config {
         attribution: object.get("attribution").and_then(read_attribution).unwrap_or_default(),
+        upstreams: object.get("upstreams").and_then(|list| list.list(read_upstream)).unwrap_or_default(),
         prices: object.get("prices").and_then(read_prices).unwrap_or_default(),
+        metering: object.get("metering").and_then(read_metering).unwrap_or_default(),
+        workload: object.get("workload").and_then(read_workload).unwrap_or_default(),
+        reservation: object.get("reservation").and_then(read_reservation).unwrap_or_default(),
         collector: object.get("collector").and_then(read_collector),
     };
     object.finish();
@@ -169,6 +269,96 @@ fn read_size(
 fn read_u32(object: &Object<'_, '_>, key: &'static str, default: u32, range: std::ops::RangeInclusive<u64>) -> u32 {
     let number = object.get(key).and_then(|node| node.integer(range));
     number.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+}
+
+fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
+    let object = node.object()?;
+    let glob = |node: Node<'_, '_>| node.text().map(|text| Glob::new(&text));
+    let mut upstream = UpstreamConfig {
+        cluster: None,
+        host: None,
+        route: None,
+        provider: object.get("provider").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),
+        api: None,
+        inject_include_usage: object.get("inject_include_usage").and_then(Node::boolean),
+        reasoning_additive: false,
+    };
+    if let Some(matches) = object.require("match").and_then(Node::object) {
+        upstream.cluster = matches.get("cluster").and_then(glob);
+        upstream.host = matches.get("host").and_then(glob);
+        upstream.route = matches.get("route").and_then(glob);
+        if matches.is_empty() {
+            matches.error("expected at least one of cluster, host, route");
+        }
+        matches.finish();
+    }
+    if let Some(api) = object.get("api")
+        && let Some(name) = api.text()
+    {
+        upstream.api = Api::of_name(&name);
+        if upstream.api.is_none() {
+            let names: Vec<_> = Api::ALL.iter().map(|api| api.format().name).collect();
+            api.error(format!("expected one of {}, got {name:?}", names.join(", ")));
+        }
+    }
+    if let Some(quirks) = object.get("quirks") {
+        quirks.list(|quirk| {
+            match quirk.text()?.as_ref() {
+                "reasoning_additive" => upstream.reasoning_additive = true,
+                other => quirk.error(format!("expected reasoning_additive, got {other:?}")),
+            }
+            Some(())
+        });
+    }
+    object.finish();
+    Some(upstream)
+}
+
+fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
+    let object = node.object()?;
+    let default = MeteringConfig::default();
+    let inject = object.get("inject_include_usage").and_then(Node::boolean);
+    let max = object.get("max_request_bytes").and_then(|node| node.integer(1024..=1 << 30));
+    let mut refuse_oversize = default.refuse_oversize;
+    if let Some(policy) = object.get("on_oversize")
+        && let Some(word) = policy.text()
+    {
+        match word.as_ref() {
+            "allow" => refuse_oversize = false,
+            "refuse" => refuse_oversize = true,
+            other => policy.error(format!("expected allow or refuse, got {other:?}")),
+        }
+    }
+    let metering = MeteringConfig {
+        max_request_bytes: max.unwrap_or(default.max_request_bytes),
+        refuse_oversize,
+        inject_include_usage: inject.unwrap_or(default.inject_include_usage),
+        hash_key: object.get("hash_key").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),
+    };
+    object.finish();
+    Some(metering)
+}
+
+fn read_workload(node: Node<'_, '_>) -> Option<WorkloadConfig> {
+    let object = node.object()?;
+    let word = |node: Node<'_, '_>| {
+        let word = node.text()?.to_lowercase();
+        if !word.chars().all(char::is_alphanumeric) {
+            node.error("expected one word of letters and digits");
+        }
+        Some(word.into_boxed_str())
+    };
+    let write_words = object.get("write_words").and_then(|list| list.list(word));
+    object.finish();
+    Some(WorkloadConfig { write_words: write_words.unwrap_or_else(|| WorkloadConfig::default().write_words) })
+}
+
+fn read_reservation(node: Node<'_, '_>) -> Option<ReservationConfig> {
+    let object = node.object()?;
+    let default = ReservationConfig::default();
+    let tokens_per_byte = object.get("tokens_per_byte").and_then(Node::decimal).unwrap_or(default.tokens_per_byte);
+    object.finish();
+    Some(ReservationConfig { tokens_per_byte })
 }
 
 fn read_prices(node: Node<'_, '_>) -> Option<PriceTable> {
@@ -249,8 +439,11 @@ fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
             if !valid {
                 value.error("is no header name");
             }
-            if let Some(value) = value.text() {
-                headers.push((name.to_ascii_lowercase(), value.into_owned()));
+            if let Some(text) = value.text() {
+                if text.chars().any(char::is_control) {
+                    value.error("must not have control characters");
+                }
+                headers.push((name.to_ascii_lowercase(), text.into_owned()));
             }
         });
     }
@@ -260,7 +453,7 @@ fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
         content_type,
         flush_ms: read_u32(&object, "flush_ms", 1000, 10..=3_600_000),
         max_batch: read_size(&object, "max_batch", 500, 1..=100_000),
-        max_queue_bytes: read_size(&object, "max_queue_bytes", 8 << 20, 65_536..=1 << 30),
+        max_queue_bytes: read_size(&object, "max_queue_bytes", 8 << 20, 65_536..=128 << 20),
         max_attempts: read_u32(&object, "max_attempts", 8, 1..=1000),
         timeout_ms: read_u32(&object, "timeout_ms", 5000, 1..=600_000),
         authority: authority.or_else(|| cluster.clone()).unwrap_or_default(),

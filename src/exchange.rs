@@ -11,22 +11,29 @@
 //! | `ReadingRequest` | end of the request, or an early answer | `AwaitingReply`, `ReadingReply`, `Settled` |
 //! | `AwaitingReply` | response headers | `ReadingReply`, or `Settled` where there is no body |
 //! | `ReadingReply` | end of the response | `Settled` |
+//! | `ReadingRequest` | a refusal | `Refused` |
 //! | any | log | `Closed` |
 
 mod call;
+mod once;
+mod pricing;
+mod request;
 
 pub use call::Ending;
 
-use crate::api::{Api, ReplyField, RequestFacts, RequestField};
+use crate::api::{self, Api, Endpoint, ReplyField, RequestFacts};
 use crate::attribution::{Attribution, HEADER_PREFIX};
-use crate::body::json::Scanner;
 use crate::body::{ContentEncoding, Framing, ReplyReader};
-use crate::config::Config;
+use crate::config::{Config, UpstreamConfig};
 use crate::host::Host;
 use crate::http::{self, Headers};
 use crate::identity::Instance;
+use crate::reply::{LocalReply, Refusal};
+use crate::rewrite::include_usage;
+use crate::rewrite::usage_event::UsageEventFilter;
 use crate::telemetry::{Event as LogEvent, Metric};
 use call::Call;
+use request::RequestReader;
 use std::rc::Rc;
 
 /// The header of every metered response that names its record.
@@ -39,6 +46,8 @@ pub enum Event<'a> {
     RequestHeaders {
         /// All of them, pseudo-headers too.
         headers: &'a Headers<'a>,
+        /// Where the request is going, as far as the host was asked: see [`Exchange::wants_route`].
+        route: Route<'a>,
         /// No body follows.
         end_of_stream: bool,
     },
@@ -71,11 +80,24 @@ pub enum Event<'a> {
     Log(Ending<'a>),
 }
 
+/// Where the host is about to send a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Route<'a> {
+    /// Name of the route.
+    pub route: Option<&'a str>,
+    /// Name of the cluster.
+    pub cluster: Option<&'a str>,
+}
+
 /// What the host must do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Changes to the headers of the message at hand, before it goes on.
     pub edits: Vec<Edit>,
+    /// What goes on in the place of the piece of a body at hand; `None`: the piece.
+    pub body: Option<Vec<u8>>,
+    /// An answer to send instead of the provider's; nothing more of the request goes on.
+    pub reply: Option<LocalReply>,
 }
 
 /// A change to one header.
@@ -105,12 +127,23 @@ enum State {
     Idle,
     /// Not an LLM call.
     Bypassed,
-    ReadingRequest(Box<Call>, Scanner<RequestField>),
+    ReadingRequest(Box<Call>, Box<RequestReader>),
     AwaitingReply(Box<Call>),
-    ReadingReply(Box<Call>, ReplyReader<ReplyField>),
+    ReadingReply(Box<Call>, Box<Reply>),
+    /// Answered by the filter; its own answer comes back through the response callbacks.
+    Refused(Box<Call>),
     /// The response is over; the log callback is still to come.
     Settled(Box<Call>),
     Closed,
+}
+
+/// A response on its way to the client.
+struct Reply {
+    reader: ReplyReader<ReplyField>,
+    /// Takes out the event that the filter asked for and the client did not.
+    strip: Option<UsageEventFilter>,
+    /// The request, where the provider answers before it has read it all.
+    request: Option<Box<RequestReader>>,
 }
 
 impl Exchange {
@@ -121,7 +154,11 @@ impl Exchange {
 
     /// Whether pieces of the request's body are wanted; the host need not copy them otherwise.
     pub fn reads_request_body(&self) -> bool {
-        matches!(self.state, State::ReadingRequest(..))
+        match &self.state {
+            State::ReadingRequest(..) => true,
+            State::ReadingReply(_, reply) => reply.request.is_some(),
+            _ => false,
+        }
     }
 
     /// Whether pieces of the response's body are wanted.
@@ -135,6 +172,11 @@ impl Exchange {
         matches!(self.state, State::Idle)
     }
 
+    /// Whether [`Event::RequestHeaders`] needs its route; asking a host for it is not free.
+    pub fn wants_route(&self) -> bool {
+        self.config.upstreams.iter().any(UpstreamConfig::matches_route)
+    }
+
     /// Whether a record is still owed.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Idle | State::Bypassed | State::Closed)
@@ -145,57 +187,70 @@ impl Exchange {
         let mut verdict = Verdict::default();
         let state = std::mem::replace(&mut self.state, State::Closed);
         self.state = match (state, event) {
-            (State::Idle, Event::RequestHeaders { headers, end_of_stream }) => {
-                self.request_headers(headers, end_of_stream, context, &mut verdict)
+            (State::Idle, Event::RequestHeaders { headers, route, end_of_stream }) => {
+                self.request_headers(headers, route, end_of_stream, context, &mut verdict)
             }
             (State::Idle, Event::Log(ending)) => {
                 // Another filter answered before this one saw the request: still a call, still a record.
                 if let Some(headers) = ending.request_headers
-                    && let Some(call) = self.begin_call(headers, context)
+                    && let Some(call) = self.begin_call(headers, ending.route(), context)
                 {
                     call.close(&self.config, &ending, false, context);
                 }
                 State::Closed
             }
 
-            (State::ReadingRequest(mut call, mut scanner), Event::RequestBody { chunk, end_of_stream }) => {
-                scanner.feed(chunk, &mut call.request);
-                if end_of_stream {
-                    self.request_ended(call, scanner, context)
+            (State::ReadingRequest(call, mut reader), Event::RequestBody { chunk, end_of_stream }) => {
+                verdict.body = reader.feed(chunk, end_of_stream);
+                if let Some(refusal) = self.oversize(reader.bytes()) {
+                    refuse(call, *reader, refusal, &mut verdict)
+                } else if end_of_stream {
+                    request_ended(call, *reader, context)
                 } else {
-                    State::ReadingRequest(call, scanner)
+                    State::ReadingRequest(call, reader)
                 }
             }
-            (State::ReadingRequest(call, scanner), Event::RequestTrailers) => {
-                self.request_ended(call, scanner, context)
-            }
-            (State::ReadingRequest(mut call, mut scanner), Event::ResponseHeaders { headers, end_of_stream }) => {
-                // The provider answers before it has read everything: what was read of the request counts.
-                scanner.finish(&mut call.request);
-                self.response_headers(call, headers, end_of_stream, &mut verdict)
+            (State::ReadingRequest(call, reader), Event::RequestTrailers) => request_ended(call, *reader, context),
+            (State::ReadingRequest(call, reader), Event::ResponseHeaders { headers, end_of_stream }) => {
+                // The provider answers before it has read everything.
+                self.response_headers(call, Some(reader), headers, end_of_stream, &mut verdict)
             }
 
             (State::AwaitingReply(call), Event::ResponseHeaders { headers, end_of_stream }) => {
-                self.response_headers(call, headers, end_of_stream, &mut verdict)
+                self.response_headers(call, None, headers, end_of_stream, &mut verdict)
             }
 
-            (State::ReadingReply(mut call, mut reader), Event::ResponseBody { chunk, end_of_stream }) => {
-                call.reply_chunk(chunk, context.host);
-                reader.feed(chunk, &mut call.reply);
-                if end_of_stream { settle(call, reader) } else { State::ReadingReply(call, reader) }
+            (State::ReadingReply(call, mut reply), Event::RequestBody { chunk, end_of_stream }) => {
+                verdict.body = reply.request.as_mut().and_then(|reader| reader.feed(chunk, end_of_stream));
+                State::ReadingReply(call, reply)
             }
-            (State::ReadingReply(call, reader), Event::ResponseTrailers) => settle(call, reader),
-            (State::ReadingReply(mut call, mut reader), Event::Log(ending)) => {
-                call.reply_ended(&mut reader);
+            (State::ReadingReply(mut call, mut reply), Event::ResponseBody { chunk, end_of_stream }) => {
+                call.reply_chunk(chunk, context.host);
+                reply.reader.feed(chunk, &mut call.reply);
+                verdict.body = reply.strip.as_mut().and_then(|strip| strip.feed(chunk, end_of_stream));
+                if end_of_stream { settle(call, *reply) } else { State::ReadingReply(call, reply) }
+            }
+            (State::ReadingReply(call, reply), Event::ResponseTrailers) => settle(call, *reply),
+            (State::ReadingReply(mut call, reply), Event::Log(ending)) => {
+                call.reply_ended(*reply);
                 call.close(&self.config, &ending, false, context);
                 State::Closed
             }
 
+            (State::Refused(call), Event::Log(ending)) => {
+                call.close(&self.config, &ending, false, context);
+                State::Closed
+            }
             (State::Settled(call), Event::Log(ending)) => {
                 call.close(&self.config, &ending, true, context);
                 State::Closed
             }
-            (State::AwaitingReply(call) | State::ReadingRequest(call, _), Event::Log(ending)) => {
+            (State::ReadingRequest(mut call, reader), Event::Log(ending)) => {
+                call.request = reader.finish();
+                call.close(&self.config, &ending, false, context);
+                State::Closed
+            }
+            (State::AwaitingReply(call), Event::Log(ending)) => {
                 call.close(&self.config, &ending, false, context);
                 State::Closed
             }
@@ -207,10 +262,17 @@ impl Exchange {
     }
 
     /// The call that `headers` begin; `None` where it is no LLM call.
-    fn begin_call(&self, headers: &Headers<'_>, context: &mut Context<'_>) -> Option<Box<Call>> {
+    fn begin_call(&self, headers: &Headers<'_>, route: Route<'_>, context: &mut Context<'_>) -> Option<Box<Call>> {
         let method = headers.get(":method").unwrap_or_default();
         let path = headers.get(":path").unwrap_or_default();
-        let api = Api::recognise(method, path)?;
+        let upstream = self.config.upstream(route, headers.text(":authority", 256));
+        // A path that says what it is needs no telling; files and the like that go to an LLM upstream are no calls.
+        let told = || {
+            let json = headers.get("content-type").and_then(Framing::of_content_type) == Some(Framing::Json);
+            let api = upstream.and_then(|upstream| upstream.api).filter(|_| method == b"POST" && json);
+            api.map(Endpoint::of)
+        };
+        let endpoint = Endpoint::recognise(method, path).or_else(told)?;
         let attribution = Attribution::from_headers(headers.iter(), self.config.attribution.max_value_bytes);
         for (reason, count) in &attribution.drop_counts {
             context.host.count(Metric::DroppedValues { reason: reason.name() }, *count);
@@ -218,12 +280,13 @@ impl Exchange {
         for dropped in &attribution.dropped {
             context.host.log_once(LogEvent::ValueDropped { header: &dropped.header, reason: dropped.reason.name() });
         }
-        Some(Box::new(Call::new(api, headers, attribution, context)))
+        Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
     }
 
     fn request_headers(
         &self,
         headers: &Headers<'_>,
+        route: Route<'_>,
         end_of_stream: bool,
         context: &mut Context<'_>,
         verdict: &mut Verdict,
@@ -239,8 +302,13 @@ impl Exchange {
                 }
             }
         }
-        let Some(call) = self.begin_call(headers, context) else { return State::Bypassed };
-        if let Some(accepted) = headers.get("accept-encoding")
+        let Some(call) = self.begin_call(headers, route, context) else { return State::Bypassed };
+        let inject = !end_of_stream && self.injects(&call, route, headers);
+        if inject {
+            // The length changes, and a compressed answer could not be taken apart.
+            verdict.edits.push(Edit::Remove("content-length".into()));
+            verdict.edits.push(Edit::Set("accept-encoding", "identity".into()));
+        } else if let Some(accepted) = headers.get("accept-encoding")
             && !signed.contain(b"accept-encoding")
             && let Some(narrowed) = http::narrow_accept_encoding(accepted)
         {
@@ -250,45 +318,96 @@ impl Exchange {
         if end_of_stream {
             return State::AwaitingReply(call);
         }
-        let readable = ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity;
-        let places = if readable { call.api.format().request } else { &[] };
-        State::ReadingRequest(call, Scanner::new(places))
+        let reader = RequestReader::new(call.api(), headers, &self.config.metering, inject);
+        match self.oversize(headers.number("content-length").unwrap_or(0)) {
+            Some(refusal) => refuse(call, reader, refusal, verdict),
+            None => State::ReadingRequest(call, Box::new(reader)),
+        }
     }
 
-    fn request_ended(
-        &self,
-        mut call: Box<Call>,
-        mut scanner: Scanner<RequestField>,
-        context: &mut Context<'_>,
-    ) -> State {
-        scanner.finish(&mut call.request);
-        if call.request != RequestFacts::default() {
-            call.provisional(context);
-        }
-        State::AwaitingReply(call)
+    /// Whether a request's body of so many bytes is refused.
+    fn oversize(&self, bytes: u64) -> Option<Refusal> {
+        let metering = &self.config.metering;
+        let max_request_bytes = metering.max_request_bytes;
+        (metering.refuse_oversize && bytes > max_request_bytes).then_some(Refusal::TooLarge { max_request_bytes })
+    }
+
+    /// Whether to ask for usage in the caller's place: the format needs it, the provider takes it, and nothing about
+    /// the request says that its body must stay as it is.
+    fn injects(&self, call: &Call, route: Route<'_>, headers: &Headers<'_>) -> bool {
+        let host = headers.text(":authority", 256);
+        let upstream = self.config.upstream(route, host).and_then(|upstream| upstream.inject_include_usage);
+        let refused = || api::refuses_include_usage(host, headers.get(":path").unwrap_or_default());
+        let wanted = upstream.unwrap_or_else(|| self.config.metering.inject_include_usage && !refused());
+        // Held bytes could not follow the body into its trailers.
+        wanted
+            && call.api().format().include_usage
+            && ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity
+            && !headers.fix_body()
+            && headers.get("trailer").is_none()
     }
 
     fn response_headers(
         &self,
         mut call: Box<Call>,
+        mut request: Option<Box<RequestReader>>,
         headers: &Headers<'_>,
         end_of_stream: bool,
         verdict: &mut Verdict,
     ) -> State {
         verdict.edits.push(Edit::Set(ID_HEADER, call.id.to_string()));
-        call.status = headers.number(":status");
+        call.reply_headers(headers);
         if end_of_stream {
+            if let Some(reader) = request {
+                call.request = reader.finish();
+            }
             return State::Settled(call);
         }
-        let framing = headers.get("content-type").and_then(Framing::of_content_type);
+        let mut framing = headers.get("content-type").and_then(Framing::of_content_type);
+        if framing == Some(Framing::Opaque) && call.asks_for_stream(request.as_deref()) {
+            // Some servers call their streams plain text.
+            framing = None;
+        }
         let encoding = ContentEncoding::of(headers.get("content-encoding"));
-        let reader = ReplyReader::new(call.api.format().reply, framing, encoding);
-        State::ReadingReply(call, reader)
+        let asked = match &mut request {
+            Some(reader) => reader.overtaken(),
+            None => call.request.include_usage,
+        };
+        let injected = asked == Some(include_usage::Outcome::Injected);
+        let strip = injected && framing != Some(Framing::Json);
+        if strip && encoding == ContentEncoding::Identity {
+            verdict.edits.push(Edit::Remove("content-length".into()));
+        }
+        call.kept_usage_event = strip && encoding != ContentEncoding::Identity;
+        let wrapped = call.api() == Api::BedrockInvoke && framing == Some(Framing::EventStream);
+        let reply = Reply {
+            reader: ReplyReader::new(call.api().format().reply, framing, encoding, wrapped),
+            strip: (strip && !call.kept_usage_event).then(UsageEventFilter::new),
+            request,
+        };
+        State::ReadingReply(call, Box::new(reply))
     }
 }
 
-fn settle(mut call: Box<Call>, mut reader: ReplyReader<ReplyField>) -> State {
-    call.reply_ended(&mut reader);
+fn refuse(mut call: Box<Call>, reader: RequestReader, refusal: Refusal, verdict: &mut Verdict) -> State {
+    call.request = reader.finish();
+    call.refusal = Some(refusal);
+    let mut reply = refusal.reply(call.api().format().dialect);
+    reply.headers.push((ID_HEADER, call.id.to_string()));
+    verdict.reply = Some(reply);
+    State::Refused(call)
+}
+
+fn request_ended(mut call: Box<Call>, reader: RequestReader, context: &mut Context<'_>) -> State {
+    call.request = reader.finish();
+    if call.request.facts != RequestFacts::default() {
+        call.provisional(context);
+    }
+    State::AwaitingReply(call)
+}
+
+fn settle(mut call: Box<Call>, reply: Reply) -> State {
+    call.reply_ended(reply);
     State::Settled(call)
 }
 

@@ -45,6 +45,16 @@ impl<'a> Headers<'a> {
     }
 }
 
+impl Headers<'_> {
+    /// Whether a signature or digest covers the body, so that it must stay as it is: an AWS signature always does.
+    pub fn fix_body(&self) -> bool {
+        const FIXING: [&str; 6] =
+            ["x-amz-content-sha256", "content-md5", "digest", "content-digest", "signature", "signature-input"];
+        let aws = self.get("authorization").is_some_and(|value| value.starts_with(b"AWS4-"));
+        aws || FIXING.into_iter().any(|name| self.get(name).is_some())
+    }
+}
+
 /// See [`Headers::signed`].
 #[derive(Clone, Copy, Debug)]
 pub struct SignedHeaders<'a> {

@@ -6,8 +6,9 @@
 //!    [`exchange::Verdict`] says. It decides nothing.
 //! 2. Request headers: [`api`] recognises the wire format, [`attribution`] reads the `X-Cost-*` headers, and an
 //!    [`exchange::Exchange`] begins with an id from [`identity`].
-//! 3. Bodies pass untouched. On the side, [`body`] scans them incrementally for the few paths the format names:
-//!    the model and limits of the request, the token [`usage`] of the reply.
+//! 3. Bodies pass as they are. On the side, [`body`] scans them incrementally for the few places the format names:
+//!    the model and limits of the request, the token [`usage`] of the reply. Where a stream reports usage only on
+//!    request, [`rewrite`] asks for it and takes the answer out again.
 //! 4. At the end [`price`] multiplies usage and rates into an exact cost ([`money`]), and one [`record`] goes to the
 //!    collector through [`delivery`] and into Envoy's access log. [`telemetry`] names every metric and log line.
 //!
@@ -28,9 +29,12 @@ pub mod memory;
 pub mod money;
 pub mod price;
 pub mod record;
+pub mod reply;
+pub mod rewrite;
 pub mod telemetry;
 pub mod time;
 pub mod usage;
+pub mod workload;
 
 #[cfg(all(target_arch = "wasm32", feature = "filter"))]
 mod filter;

@@ -120,6 +120,23 @@ impl Decimal {
         Decimal::scaled(digits, places - i32::from(exponent))
     }
 
+    /// Whether it is nothing.
+    pub const fn is_zero(self) -> bool {
+        self.digits == 0
+    }
+
+    /// This many times `count`, rounded up; the largest count where it does not fit.
+    pub fn times_up(self, count: u64) -> u64 {
+        let product = u128::from(self.digits) * u128::from(count);
+        let divisor = 10u128.checked_pow(u32::from(self.scale)).unwrap_or(u128::MAX);
+        u64::try_from(product.div_ceil(divisor)).unwrap_or(u64::MAX)
+    }
+
+    /// The same divided by `10^places`; `None` where that has more decimal places than can be kept.
+    pub fn shifted(self, places: u8) -> Option<Decimal> {
+        Decimal::scaled(self.digits, i32::from(self.scale) + i32::from(places)).ok()
+    }
+
     /// `digits / 10^scale` for any scale, in the one normal form.
     fn scaled(mut digits: u64, mut scale: i32) -> Result<Decimal, DecimalError> {
         if digits == 0 {
@@ -137,6 +154,12 @@ impl Decimal {
             return Err(DecimalError::TooPrecise);
         }
         Ok(Decimal { digits, scale: u8::try_from(scale).map_err(|_| DecimalError::TooPrecise)? })
+    }
+}
+
+impl From<u64> for Decimal {
+    fn from(digits: u64) -> Decimal {
+        Decimal { digits, scale: 0 }
     }
 }
 
@@ -255,6 +278,17 @@ mod tests {
         ] {
             assert_eq!(Decimal::parse(text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn a_decimal_shifts_exactly() {
+        let ticks = Decimal::parse("12345600").unwrap();
+        assert_eq!(ticks.shifted(10).unwrap().to_string(), "0.00123456");
+        assert_eq!(Decimal::from(7).to_string(), "7");
+        assert!(Decimal::default().is_zero() && !ticks.is_zero());
+        let quarter = Decimal::parse("0.25").unwrap();
+        assert_eq!([0, 1, 4, 5, u64::MAX].map(|count| quarter.times_up(count)), [0, 1, 1, 2, 1 << 62]);
+        assert_eq!(Decimal::from(2).times_up(u64::MAX), u64::MAX);
     }
 
     #[test]

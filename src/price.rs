@@ -172,7 +172,7 @@ pub fn cost(usage: &TokenUsage, rates: &Rates) -> Result<CostBreakdown, NoPrice>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::UsageReport;
+    use crate::usage::{Rule, UsageReport};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -239,7 +239,7 @@ mod tests {
             reasoning: Some(64),
             ..Default::default()
         }
-        .normalise();
+        .normalise(Rule::OpenAi);
         let rates = rates(&[(Class::Input, "2.50"), (Class::CachedInput, "1.25"), (Class::Output, "10.00")]);
         let breakdown = cost(&usage, &rates).unwrap();
         assert_eq!(breakdown.total.to_string(), "0.005615");
@@ -264,15 +264,16 @@ mod tests {
 
     #[test]
     fn a_used_class_without_any_rate_leaves_the_call_unpriced() {
-        let usage = UsageReport { input: Some(1), output: Some(1), ..Default::default() }.normalise();
+        let usage = UsageReport { input: Some(1), output: Some(1), ..Default::default() }.normalise(Rule::OpenAi);
         assert_eq!(cost(&usage, &rates(&[(Class::Input, "1")])), Err(NoPrice::Unpriced));
-        let only_input = UsageReport { input: Some(1), ..Default::default() }.normalise();
+        let only_input = UsageReport { input: Some(1), ..Default::default() }.normalise(Rule::OpenAi);
         assert!(cost(&only_input, &rates(&[(Class::Input, "1")])).is_ok());
     }
 
     #[test]
     fn an_absurd_count_saturates_and_says_so() {
-        let usage = UsageReport { input: Some(u64::MAX), output: Some(u64::MAX), ..Default::default() }.normalise();
+        let usage =
+            UsageReport { input: Some(u64::MAX), output: Some(u64::MAX), ..Default::default() }.normalise(Rule::OpenAi);
         let rates = rates(&[(Class::Input, "18446744073709551615"), (Class::Output, "18446744073709551615")]);
         let breakdown = cost(&usage, &rates).unwrap();
         assert!(breakdown.total > Usd::ZERO);

@@ -3,6 +3,7 @@
 //! An absent field is unknown or does not apply; it is left out, never `""` or `0`. `cost_picousd` is the
 //! authoritative amount and `cost_usd` the same as an exact decimal. Readers ignore fields they do not know.
 
+use crate::attribution::Dimension;
 use crate::money::Usd;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -139,6 +140,8 @@ pub struct UsageRecord {
     pub output_image_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub units: BTreeMap<Text, ExactNumber>,
     pub usage_source: UsageSource,
 
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,10 +151,16 @@ pub struct UsageRecord {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub charges: Vec<ChargeLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_cost_usd: Option<ExactNumber>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub price_status: Option<PriceStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_version: Option<Text>,
 
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_hash: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix_hash: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +176,28 @@ impl UsageRecord {
     pub fn set_cost(&mut self, cost: Usd) {
         self.cost_picousd = Some(cost.pico());
         self.cost_usd = Some(ExactNumber::new(&cost));
+    }
+
+    /// The value of a dimension.
+    pub fn dimension_mut(&mut self, dimension: Dimension) -> &mut Option<Text> {
+        match dimension {
+            Dimension::Feature => &mut self.feature,
+            Dimension::Department => &mut self.department,
+            Dimension::Team => &mut self.team,
+            Dimension::User => &mut self.user,
+            Dimension::Session => &mut self.session,
+            Dimension::RunId => &mut self.run_id,
+            Dimension::ParentRunId => &mut self.parent_run_id,
+            Dimension::McpServer => &mut self.mcp_server,
+            Dimension::AgentHandoff => &mut self.agent_handoff,
+            Dimension::Workload => &mut self.workload,
+            Dimension::Project => &mut self.project,
+            Dimension::Outcome => &mut self.outcome,
+            Dimension::GlAccount => &mut self.gl_account,
+            Dimension::CostCentre => &mut self.cost_centre,
+            Dimension::BusinessUnit => &mut self.business_unit,
+            Dimension::Environment => &mut self.environment,
+        }
     }
 
     /// The record as one line of JSON, without a newline.
@@ -239,6 +270,8 @@ pub enum Decision {
     /// It passed as asked.
     #[default]
     Allowed,
+    /// The filter answered in the provider's place.
+    Refused,
 }
 
 impl Decision {
@@ -246,6 +279,7 @@ impl Decision {
     pub const fn name(self) -> &'static str {
         match self {
             Decision::Allowed => "allowed",
+            Decision::Refused => "refused",
         }
     }
 }
@@ -256,6 +290,8 @@ impl Decision {
 pub enum UsageSource {
     /// From the provider.
     Reported,
+    /// From the length of what was sent and what came back.
+    Estimated,
     /// There are none.
     #[default]
     None,
@@ -267,6 +303,8 @@ pub enum UsageSource {
 pub enum PriceStatus {
     /// Every token was priced.
     Priced,
+    /// Every token was priced, and the tokens are estimated.
+    Estimated,
     /// Nothing to pay: the call was refused or never reached a provider.
     Free,
     /// The model is in the table without the rates this call needs.
@@ -280,6 +318,7 @@ impl PriceStatus {
     pub const fn name(self) -> &'static str {
         match self {
             PriceStatus::Priced => "priced",
+            PriceStatus::Estimated => "estimated",
             PriceStatus::Free => "free",
             PriceStatus::Unpriced => "unpriced",
             PriceStatus::UnknownModel => "unknown_model",

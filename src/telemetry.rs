@@ -56,6 +56,11 @@ pub enum Metric<'a> {
         /// The ABI's name of the call.
         call: &'a str,
     },
+    /// Notes in records, but for those about headers.
+    Notes {
+        /// The note.
+        note: &'a str,
+    },
     /// Response bodies that could not be read to their end.
     DamagedReplies {
         /// A note of [`crate::body::Damage`].
@@ -81,6 +86,7 @@ impl Metric<'_> {
             Metric::DroppedValues { reason } => ("dropped_values_total", [Some(("reason", reason)), None]),
             Metric::Records { result } => ("records_total", [Some(("result", result)), None]),
             Metric::HostErrors { call } => ("host_errors_total", [Some(("call", call)), None]),
+            Metric::Notes { note } => ("notes_total", [Some(("note", note)), None]),
             Metric::DamagedReplies { reason } => ("damaged_replies_total", [Some(("reason", reason)), None]),
         }
     }
@@ -133,21 +139,22 @@ impl LabelCap {
     }
 }
 
-/// Lets each log line through once, and no more than [`LogGate::MAX_LINES`] in the life of a VM: what callers send
-/// must not fill the log.
+/// Lets each log line through once, and no more than [`LogGate::MAX_LINES`] of a kind in the life of a VM: what callers
+/// send must neither fill the log nor keep other kinds out of it.
 #[derive(Debug, Default)]
 pub struct LogGate {
-    seen: BTreeSet<(&'static str, Box<str>)>,
+    seen: BTreeMap<&'static str, BTreeSet<Box<str>>>,
 }
 
 impl LogGate {
-    /// Different lines a VM may write.
-    pub const MAX_LINES: usize = 200;
+    /// Different lines of one kind that a VM may write.
+    pub const MAX_LINES: usize = 50;
 
     /// Whether to write `event`.
     pub fn admit(&mut self, event: &Event<'_>) -> bool {
         let (kind, detail) = event.key();
-        self.seen.len() < LogGate::MAX_LINES && self.seen.insert((kind, detail.into()))
+        let seen = self.seen.entry(kind).or_default();
+        seen.len() < LogGate::MAX_LINES && seen.insert(detail.into())
     }
 }
 
@@ -282,6 +289,7 @@ mod tests {
         assert!(gate.admit(&first) && !gate.admit(&again));
         let written =
             (0..10_000).filter(|n| gate.admit(&Event::Unpriced { model: &n.to_string(), status: "" })).count();
-        assert_eq!(written, LogGate::MAX_LINES - 1);
+        assert_eq!(written, LogGate::MAX_LINES);
+        assert!(gate.admit(&Event::QueueFull { max_queue_bytes: 1 }), "other kinds still get through");
     }
 }

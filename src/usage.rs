@@ -16,29 +16,33 @@ pub enum Class {
     CacheCreation1h,
     InputAudio,
     CachedInputAudio,
+    CachedInputImage,
     InputImage,
     InputVideo,
     Output,
     Reasoning,
     OutputAudio,
     OutputImage,
+    Citation,
 }
 
 impl Class {
     /// Every class, in the order charges are listed.
-    pub const ALL: [Class; 12] = [
+    pub const ALL: [Class; 14] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheCreation,
         Class::CacheCreation1h,
         Class::InputAudio,
         Class::CachedInputAudio,
+        Class::CachedInputImage,
         Class::InputImage,
         Class::InputVideo,
         Class::Output,
         Class::Reasoning,
         Class::OutputAudio,
         Class::OutputImage,
+        Class::Citation,
     ];
 
     /// The name in price tables, records and metrics.
@@ -50,12 +54,14 @@ impl Class {
             Class::CacheCreation1h => "cache_creation_1h",
             Class::InputAudio => "input_audio",
             Class::CachedInputAudio => "cached_input_audio",
+            Class::CachedInputImage => "cached_input_image",
             Class::InputImage => "input_image",
             Class::InputVideo => "input_video",
             Class::Output => "output",
             Class::Reasoning => "reasoning",
             Class::OutputAudio => "output_audio",
             Class::OutputImage => "output_image",
+            Class::Citation => "citation",
         }
     }
 
@@ -67,8 +73,8 @@ impl Class {
                 Some(Class::Input)
             }
             Class::CacheCreation1h => Some(Class::CacheCreation),
-            Class::CachedInputAudio => Some(Class::CachedInput),
-            Class::Reasoning | Class::OutputAudio | Class::OutputImage => Some(Class::Output),
+            Class::CachedInputAudio | Class::CachedInputImage => Some(Class::CachedInput),
+            Class::Reasoning | Class::OutputAudio | Class::OutputImage | Class::Citation => Some(Class::Output),
         }
     }
 }
@@ -88,6 +94,10 @@ pub struct UsageReport {
     pub input_audio: Option<u64>,
     /// Of `cached_input`: audio.
     pub cached_input_audio: Option<u64>,
+    /// Of `cached_input`: images.
+    pub cached_input_image: Option<u64>,
+    /// Of `cached_input`: video.
+    pub cached_input_video: Option<u64>,
     /// Of `input`: images.
     pub input_image: Option<u64>,
     /// Of `input`: video.
@@ -102,6 +112,23 @@ pub struct UsageReport {
     pub output_image: Option<u64>,
     /// The provider's own total.
     pub total: Option<u64>,
+    /// Prompt tokens of the provider's own tool use that `input` does not contain (Gemini).
+    pub tool_use_input: Option<u64>,
+    /// Text written back into the answer as citations, which `output` does not contain (Perplexity).
+    pub citation: Option<u64>,
+}
+
+/// How the counts of a wire format are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// `input` contains cached tokens and `output` reasoning; exceptions are told by their arithmetic.
+    OpenAi,
+    /// As OpenAI, but reasoning is always on top of `output` (a quirk no arithmetic shows).
+    ReasoningApart,
+    /// Cached tokens, read and written, are on top of `input` (Anthropic, Bedrock).
+    CacheApart,
+    /// Reasoning is on top of `output`, and the provider's tool use on top of `input` (Gemini).
+    ThoughtsApart,
 }
 
 impl UsageReport {
@@ -114,6 +141,8 @@ impl UsageReport {
             cache_creation_1h,
             input_audio,
             cached_input_audio,
+            cached_input_image,
+            cached_input_video,
             input_image,
             input_video,
             output,
@@ -121,6 +150,8 @@ impl UsageReport {
             output_audio,
             output_image,
             total,
+            tool_use_input,
+            citation,
         } = *later;
         for (mine, theirs) in [
             (&mut self.input, input),
@@ -129,6 +160,8 @@ impl UsageReport {
             (&mut self.cache_creation_1h, cache_creation_1h),
             (&mut self.input_audio, input_audio),
             (&mut self.cached_input_audio, cached_input_audio),
+            (&mut self.cached_input_image, cached_input_image),
+            (&mut self.cached_input_video, cached_input_video),
             (&mut self.input_image, input_image),
             (&mut self.input_video, input_video),
             (&mut self.output, output),
@@ -136,6 +169,8 @@ impl UsageReport {
             (&mut self.output_audio, output_audio),
             (&mut self.output_image, output_image),
             (&mut self.total, total),
+            (&mut self.tool_use_input, tool_use_input),
+            (&mut self.citation, citation),
         ] {
             if theirs.is_some() {
                 *mine = theirs;
@@ -148,48 +183,80 @@ impl UsageReport {
         *self == UsageReport::default()
     }
 
-    /// Brings an OpenAI-shaped report to one rule: subsets inside their totals, nothing below zero.
-    ///
-    /// Dialects are told apart by their own arithmetic, not by provider: reasoning that is larger than the
-    /// completion, or that the total shows to be on top of it, is added (xAI); a total above prompt and
-    /// completion without a reasoning count is hidden thinking (Gemini's OpenAI dialect); audio that the total
-    /// shows to be on top of the prompt is added (Mistral); more cached tokens than prompt tokens are clamped.
-    pub fn normalise(&self) -> TokenUsage {
-        let mut usage = TokenUsage { counts: *self, clamped: false };
-        let counts = &mut usage.counts;
-        if let Some(output) = counts.output {
-            let reasoning = counts.reasoning.unwrap_or(0);
-            let prompt_and_output = counts.input.unwrap_or(0).saturating_add(output);
-            let additive = reasoning > output
-                || (reasoning > 0 && counts.total == Some(prompt_and_output.saturating_add(reasoning)));
-            if additive {
-                counts.output = Some(output.saturating_add(reasoning));
-            } else if let (Some(total), Some(input)) = (counts.total, counts.input) {
-                let audio = counts.input_audio.unwrap_or(0);
-                if audio > 0 && total == prompt_and_output.saturating_add(audio) {
-                    counts.input = Some(input.saturating_add(audio));
-                } else if total > prompt_and_output && counts.reasoning.is_none() {
-                    counts.output = Some(total.saturating_sub(input));
-                }
+    /// Brings a report to one rule: totals that contain their subsets, nothing below zero.
+    pub fn normalise(&self, rule: Rule) -> TokenUsage {
+        let mut counts = *self;
+        match rule {
+            Rule::OpenAi => counts.add_what_arithmetic_shows(),
+            Rule::ReasoningApart => {
+                counts.output = sum(&[counts.output, counts.reasoning]);
+            }
+            Rule::CacheApart => {
+                counts.input = sum(&[counts.input, counts.cached_input, counts.cache_creation]);
+            }
+            Rule::ThoughtsApart => {
+                counts.input = sum(&[counts.input, counts.tool_use_input]);
+                counts.output = sum(&[counts.output, counts.reasoning]);
             }
         }
-        for (part, whole) in [
-            (&mut counts.cached_input, counts.input),
-            (&mut counts.input_audio, counts.input),
-            (&mut counts.input_image, counts.input),
-            (&mut counts.input_video, counts.input),
-            (&mut counts.output_audio, counts.output),
-            (&mut counts.output_image, counts.output),
-            (&mut counts.reasoning, counts.output),
-        ] {
-            usage.clamped |= clamp(part, whole);
-        }
-        let uncached = counts.input.map(|input| input.saturating_sub(counts.cached_input.unwrap_or(0)));
-        usage.clamped |= clamp(&mut counts.cache_creation, uncached);
-        usage.clamped |= clamp(&mut counts.cache_creation_1h, counts.cache_creation);
-        usage.clamped |= clamp(&mut counts.cached_input_audio, counts.cached_input);
-        usage
+        counts.contain()
     }
+
+    /// Dialects of OpenAI's report, told apart by their own arithmetic and not by provider: reasoning that is larger
+    /// than the completion, or that the total shows to be on top of it, is added (xAI); a total above prompt and
+    /// completion without a reasoning count is hidden thinking (Gemini's OpenAI dialect); audio that the total shows
+    /// to be on top of the prompt is added (Mistral).
+    fn add_what_arithmetic_shows(&mut self) {
+        if self.input.is_none() && self.output.is_none() {
+            // Embeddings of some servers report nothing but a total.
+            self.input = self.total;
+        }
+        let Some(output) = self.output else { return };
+        let reasoning = self.reasoning.unwrap_or(0);
+        let prompt_and_output = self.input.unwrap_or(0).saturating_add(output);
+        // Citations are Perplexity's deep research, whose reasoning is on top of the completion.
+        let additive = reasoning > output
+            || (reasoning > 0 && self.citation.is_some())
+            || (reasoning > 0 && self.total == Some(prompt_and_output.saturating_add(reasoning)));
+        if additive {
+            self.output = Some(output.saturating_add(reasoning));
+        } else if let (Some(total), Some(input)) = (self.total, self.input) {
+            let audio = self.input_audio.unwrap_or(0);
+            if audio > 0 && total == prompt_and_output.saturating_add(audio) {
+                self.input = Some(input.saturating_add(audio));
+            } else if total > prompt_and_output && self.reasoning.is_none() {
+                self.output = Some(total.saturating_sub(input));
+            }
+        }
+    }
+
+    /// Lowers every subset to its total.
+    fn contain(mut self) -> TokenUsage {
+        let mut clamped = false;
+        for (part, whole) in [
+            (&mut self.cached_input, self.input),
+            (&mut self.input_audio, self.input),
+            (&mut self.input_image, self.input),
+            (&mut self.input_video, self.input),
+            (&mut self.output_audio, self.output),
+            (&mut self.output_image, self.output),
+            (&mut self.reasoning, self.output),
+        ] {
+            clamped |= clamp(part, whole);
+        }
+        let uncached = self.input.map(|input| input.saturating_sub(self.cached_input.unwrap_or(0)));
+        clamped |= clamp(&mut self.cache_creation, uncached);
+        clamped |= clamp(&mut self.cache_creation_1h, self.cache_creation);
+        for part in [&mut self.cached_input_audio, &mut self.cached_input_image, &mut self.cached_input_video] {
+            clamped |= clamp(part, self.cached_input);
+        }
+        TokenUsage { counts: self, clamped }
+    }
+}
+
+/// The sum of what is known; unknown where nothing is.
+fn sum(parts: &[Option<u64>]) -> Option<u64> {
+    parts.iter().flatten().copied().reduce(u64::saturating_add)
 }
 
 /// Lowers `part` to `whole`, where both are known; true if it had to.
@@ -227,7 +294,15 @@ impl TokenUsage {
         let counts = &self.counts;
 
         let cached = known(counts.cached_input);
-        let cached_audio = known(counts.cached_input_audio).min(cached);
+        let mut plain_cached = cached;
+        let mut take_cached = |wanted: u64| {
+            let taken = wanted.min(plain_cached);
+            plain_cached -= taken;
+            taken
+        };
+        let cached_audio = take_cached(known(counts.cached_input_audio));
+        let cached_image = take_cached(known(counts.cached_input_image));
+        let cached_video = known(counts.cached_input_video).min(plain_cached);
         let created = known(counts.cache_creation);
         let created_1h = known(counts.cache_creation_1h).min(created);
         let mut fresh = known(counts.input).saturating_sub(cached).saturating_sub(created);
@@ -237,8 +312,8 @@ impl TokenUsage {
             taken
         };
         let audio = take_fresh(known(counts.input_audio).saturating_sub(cached_audio));
-        let image = take_fresh(known(counts.input_image));
-        let video = take_fresh(known(counts.input_video));
+        let image = take_fresh(known(counts.input_image).saturating_sub(cached_image));
+        let video = take_fresh(known(counts.input_video).saturating_sub(cached_video));
 
         let mut generated = known(counts.output);
         let mut take_generated = |wanted: u64| {
@@ -252,17 +327,19 @@ impl TokenUsage {
 
         [
             (Class::Input, fresh),
-            (Class::CachedInput, cached.saturating_sub(cached_audio)),
+            (Class::CachedInput, plain_cached),
             (Class::CacheCreation, created.saturating_sub(created_1h)),
             (Class::CacheCreation1h, created_1h),
             (Class::InputAudio, audio),
             (Class::CachedInputAudio, cached_audio),
+            (Class::CachedInputImage, cached_image),
             (Class::InputImage, image),
             (Class::InputVideo, video),
             (Class::Output, generated),
             (Class::Reasoning, reasoning),
             (Class::OutputAudio, output_audio),
             (Class::OutputImage, output_image),
+            (Class::Citation, known(counts.citation)),
         ]
         .into_iter()
         .filter(|&(_, tokens)| tokens > 0)
@@ -280,7 +357,7 @@ mod tests {
     }
 
     fn buckets(report: &UsageReport) -> Vec<(&'static str, u64)> {
-        report.normalise().buckets().map(|(class, tokens)| (class.name(), tokens)).collect()
+        report.normalise(Rule::OpenAi).buckets().map(|(class, tokens)| (class.name(), tokens)).collect()
     }
 
     #[test]
@@ -292,28 +369,28 @@ mod tests {
     #[test]
     fn reasoning_on_top_of_the_completion_is_found_by_the_total() {
         let xai = UsageReport { reasoning: Some(50), ..report(10, 20, 80) };
-        assert_eq!(xai.normalise().counts().output, Some(70));
+        assert_eq!(xai.normalise(Rule::OpenAi).counts().output, Some(70));
         let larger_than_completion = UsageReport { reasoning: Some(50), ..report(10, 20, 30) };
-        assert_eq!(larger_than_completion.normalise().counts().output, Some(70));
+        assert_eq!(larger_than_completion.normalise(Rule::OpenAi).counts().output, Some(70));
         let inside = UsageReport { reasoning: Some(15), ..report(10, 20, 30) };
-        assert_eq!(inside.normalise().counts().output, Some(20));
+        assert_eq!(inside.normalise(Rule::OpenAi).counts().output, Some(20));
     }
 
     #[test]
     fn hidden_thinking_is_the_gap_to_the_total() {
-        assert_eq!(report(35, 12, 109).normalise().counts().output, Some(74));
+        assert_eq!(report(35, 12, 109).normalise(Rule::OpenAi).counts().output, Some(74));
     }
 
     #[test]
     fn audio_on_top_of_the_prompt_is_added_to_it() {
-        let usage = UsageReport { input_audio: Some(375), ..report(5, 20, 400) }.normalise();
+        let usage = UsageReport { input_audio: Some(375), ..report(5, 20, 400) }.normalise(Rule::OpenAi);
         assert_eq!(usage.counts().input, Some(380));
         assert_eq!(usage.buckets().map(|(_, tokens)| tokens).sum::<u64>(), 400);
     }
 
     #[test]
     fn more_cached_tokens_than_prompt_tokens_are_clamped_and_said() {
-        let usage = UsageReport { cached_input: Some(700), ..report(500, 1, 501) }.normalise();
+        let usage = UsageReport { cached_input: Some(700), ..report(500, 1, 501) }.normalise(Rule::OpenAi);
         assert_eq!(usage.counts().cached_input, Some(500));
         assert!(usage.clamped());
     }
@@ -325,8 +402,53 @@ mod tests {
     }
 
     #[test]
+    fn each_rule_puts_apart_counts_where_they_belong() {
+        let counts = UsageReport {
+            input: Some(10),
+            cached_input: Some(7351),
+            cache_creation: Some(100),
+            output: Some(4),
+            reasoning: Some(3),
+            tool_use_input: Some(5),
+            ..Default::default()
+        };
+        for (rule, input, output) in [
+            (Rule::CacheApart, 7461, 4),
+            (Rule::ThoughtsApart, 15, 7),
+            (Rule::ReasoningApart, 10, 7),
+            (Rule::OpenAi, 10, 4),
+        ] {
+            let usage = counts.normalise(rule);
+            assert_eq!((usage.counts().input, usage.counts().output), (Some(input), Some(output)), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn a_total_alone_is_input() {
+        let voyage = UsageReport { total: Some(10), ..Default::default() };
+        assert_eq!(buckets(&voyage), [("input", 10)]);
+    }
+
+    #[test]
+    fn cached_images_are_not_charged_out_of_fresh_text() {
+        let usage = UsageReport {
+            cached_input: Some(1000),
+            cached_input_image: Some(1000),
+            input_image: Some(1000),
+            ..report(2000, 10, 2010)
+        };
+        assert_eq!(buckets(&usage), [("input", 1000), ("cached_input_image", 1000), ("output", 10)]);
+    }
+
+    #[test]
+    fn reasoning_beside_citations_is_on_top_of_the_completion() {
+        let usage = UsageReport { reasoning: Some(10), citation: Some(5), ..report(10, 20, 30) };
+        assert_eq!(buckets(&usage), [("input", 10), ("output", 20), ("reasoning", 10), ("citation", 5)]);
+    }
+
+    #[test]
     fn unknown_stays_unknown() {
-        let usage = UsageReport { input: Some(8), total: Some(8), ..UsageReport::default() }.normalise();
+        let usage = UsageReport { input: Some(8), total: Some(8), ..UsageReport::default() }.normalise(Rule::OpenAi);
         assert_eq!(usage.counts().output, None);
         assert_eq!(usage.counts().cached_input, None);
         assert!(UsageReport::default().is_empty());
@@ -352,7 +474,7 @@ mod tests {
             total: Some(u64::MAX),
             ..Default::default()
         };
-        let usage = all.normalise();
+        let usage = all.normalise(Rule::OpenAi);
         assert_eq!(usage.buckets().collect::<Vec<_>>(), [(Class::CachedInput, u64::MAX), (Class::Reasoning, u64::MAX)]);
         assert!(usage.clamped(), "a cache write beside a wholly cached prompt");
     }

@@ -272,6 +272,25 @@ fn a_filter_in_front_that_refuses_leaves_a_record() {
 }
 
 #[test]
+fn a_request_that_is_too_long_is_answered_by_the_filter_and_recorded() {
+    let mut config: Value = serde_json::from_slice(&golden::config()).unwrap();
+    config["metering"] = json!({"max_request_bytes": 1024, "on_oversize": "refuse"});
+    let (_, vm) = start(config.to_string().as_bytes());
+    let call = vm.stream();
+    set_properties(&call, "tollgate_request_too_large");
+    call.request_headers(&[(":method", "POST"), (":path", "/v1/chat/completions")], false).unwrap();
+    call.request_body([b' '; 1000], false).unwrap();
+    assert!(call.local_reply().is_none());
+    call.request_body([b' '; 100], false).unwrap();
+    let reply = call.local_reply().expect("a local reply");
+    assert_eq!(reply.status, 413);
+    call.finish().unwrap();
+    let record = record_of(&call).unwrap();
+    assert_eq!(reply.headers.text("x-tollgate-id").as_deref(), record["id"].as_str());
+    assert_eq!((&record["decision"], &record["error"]), (&json!("refused"), &json!("request_too_large")));
+}
+
+#[test]
 fn values_that_are_no_text_are_dropped_and_the_call_passes() {
     let (envoy, vm) = start(&golden::config());
     let mut exchange = case("json-plain");
@@ -308,7 +327,8 @@ fn memory_does_not_grow_with_bodies() {
         };
         body(3);
         let before = vm.memory_bytes();
-        body(200);
+        // 51 MB of JSON, 21,000 events.
+        body(if content_type == "application/json" { 850 } else { 210 });
         assert_eq!(vm.memory_bytes(), before, "{content_type}");
     }
 }

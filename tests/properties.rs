@@ -10,12 +10,12 @@ use tollgate::body::inflate::{Encoding, Inflate};
 use tollgate::body::json::{Places, Scanner, Value, container, each, key, within, within_each};
 use tollgate::body::sse;
 use tollgate::config::Config;
-use tollgate::exchange::{Context, Ending, Event, Exchange};
+use tollgate::exchange::{Context, Ending, Event, Exchange, Route};
 use tollgate::glob::Glob;
 use tollgate::identity::Instance;
 use tollgate::memory::MemoryHost;
 use tollgate::money::{Decimal, Per, Rate, charge};
-use tollgate::usage::{Class, UsageReport};
+use tollgate::usage::{Class, Rule, UsageReport};
 
 /// Any JSON, with the keys of interest likely.
 fn any_json() -> impl Strategy<Value = Json> {
@@ -97,6 +97,7 @@ fn scanned(pieces: &[&[u8]]) -> (Vec<String>, bool) {
             Value::Bool(flag) => flag.to_string(),
             Value::Number(number) => number.to_owned(),
             Value::Text { text, bytes } => format!("{text:?} {bytes}"),
+            Value::Piece(piece) => format!("piece {piece:?}"),
             Value::Object => "{".into(),
             Value::Array => "[".into(),
             Value::End => "end".into(),
@@ -197,9 +198,9 @@ proptest! {
         let report = UsageReport {
             input: counts[0], cached_input: counts[1], cache_creation: counts[2], cache_creation_1h: counts[3],
             input_audio: counts[4], cached_input_audio: counts[5], input_image: counts[6], input_video: counts[7],
-            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12],
+            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12], ..UsageReport::default()
         };
-        let usage = report.normalise();
+        let usage = report.normalise(Rule::OpenAi);
         let sum = |wanted: &[Class]| usage.buckets().filter(|(class, _)| wanted.contains(class)).map(|(_, n)| n).sum::<u64>();
         let output = [Class::Output, Class::Reasoning, Class::OutputAudio, Class::OutputImage];
         let input: Vec<Class> = Class::ALL.into_iter().filter(|class| !output.contains(class)).collect();
@@ -209,7 +210,7 @@ proptest! {
         if let Some(total) = usage.counts().output {
             prop_assert_eq!(sum(&output), total);
         }
-        prop_assert_eq!(usage.counts().normalise().counts().cached_input, usage.counts().cached_input);
+        prop_assert_eq!(usage.counts().normalise(Rule::OpenAi).counts().cached_input, usage.counts().cached_input);
     }
 
     #[test]
@@ -246,7 +247,7 @@ proptest! {
             let headers = borrowed(&pairs);
             let details = String::from_utf8_lossy(bytes);
             let event = match kind {
-                0 => Event::RequestHeaders { headers: &headers, end_of_stream: *end_of_stream },
+                0 => Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: *end_of_stream },
                 1 => Event::RequestBody { chunk: bytes, end_of_stream: *end_of_stream },
                 2 => Event::RequestTrailers,
                 3 => Event::ResponseHeaders { headers: &headers, end_of_stream: *end_of_stream },

@@ -3,10 +3,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `golden` | request, response and record of whole exchanges, natively and in the compiled module, at every chunking |
+//! | `injection` | asking for usage in the caller's place |
 //! | `properties` | what must hold for any input and any order of events |
 //! | `filter` | the compiled module in-process: ends, faults of every host call, two workers, fuel |
 //! | `examples` | every configuration that is shipped loads |
+//! | `fixtures` | every provider's format |
 //! | `recordings` | real provider answers, where they are at hand |
+//! | `rewrite` | edits of bodies, for any input |
 //! | `architecture` | which module may know which |
 //! | `wasm_host_selftest` | the in-process host behaves as Envoy does |
 //!
@@ -27,8 +30,11 @@
 mod architecture;
 mod examples;
 mod filter;
+mod fixtures;
 mod golden;
+mod injection;
 mod properties;
 mod recordings;
+mod rewrite;
 mod support;
 mod wasm_host_selftest;

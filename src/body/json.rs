@@ -18,6 +18,8 @@ pub struct Place<F: 'static> {
     name: Name,
     field: Option<F>,
     inside: Places<F>,
+    /// Its string comes in pieces, however long, instead of one captured text.
+    pieces: bool,
 }
 
 /// The places to look at in an object or array.
@@ -31,27 +33,37 @@ enum Name {
 
 /// The value of `key` is wanted, as `field`.
 pub const fn key<F>(key: &'static str, field: F) -> Place<F> {
-    Place { name: Name::Key(key), field: Some(field), inside: &[] }
+    Place { name: Name::Key(key), field: Some(field), inside: &[], pieces: false }
 }
 
 /// The container at `key` is wanted, as `field`, and so are places in it.
 pub const fn container<F>(key: &'static str, field: F, inside: Places<F>) -> Place<F> {
-    Place { name: Name::Key(key), field: Some(field), inside }
+    Place { name: Name::Key(key), field: Some(field), inside, pieces: false }
 }
 
 /// Only places in the container at `key` are wanted.
 pub const fn within<F>(key: &'static str, inside: Places<F>) -> Place<F> {
-    Place { name: Name::Key(key), field: None, inside }
+    Place { name: Name::Key(key), field: None, inside, pieces: false }
+}
+
+/// The string at `key` is wanted in pieces as they come, each a [`Value::Piece`], and then [`Value::End`].
+pub const fn pieces<F>(key: &'static str, field: F) -> Place<F> {
+    Place { name: Name::Key(key), field: Some(field), inside: &[], pieces: true }
+}
+
+/// Every element of the array is wanted, as `field`, and so are places in it.
+pub const fn container_each<F>(field: F, inside: Places<F>) -> Place<F> {
+    Place { name: Name::Each, field: Some(field), inside, pieces: false }
 }
 
 /// Every element of the array is wanted, as `field`.
 pub const fn each<F>(field: F) -> Place<F> {
-    Place { name: Name::Each, field: Some(field), inside: &[] }
+    Place { name: Name::Each, field: Some(field), inside: &[], pieces: false }
 }
 
 /// Places in every element of the array are wanted.
 pub const fn within_each<F>(inside: Places<F>) -> Place<F> {
-    Place { name: Name::Each, field: None, inside }
+    Place { name: Name::Each, field: None, inside, pieces: false }
 }
 
 /// Longest captured string and number, in bytes; the rest is counted and cut off.
@@ -76,11 +88,13 @@ pub enum Value<'a> {
         /// The length of all of it in bytes.
         bytes: u64,
     },
+    /// A piece of a long string, unescaped.
+    Piece(&'a [u8]),
     /// An object begins.
     Object,
     /// An array begins.
     Array,
-    /// The object or array ends.
+    /// The object, the array or the string in pieces ends.
     End,
 }
 
@@ -171,6 +185,7 @@ pub struct Scanner<F: 'static> {
     high_surrogate: Option<u16>,
     capture: Vec<u8>,
     text_bytes: u64,
+    in_pieces: bool,
 }
 
 impl<F: Copy + 'static> Scanner<F> {
@@ -185,6 +200,7 @@ impl<F: Copy + 'static> Scanner<F> {
             high_surrogate: None,
             capture: Vec::new(),
             text_bytes: 0,
+            in_pieces: false,
         }
     }
 
@@ -250,7 +266,8 @@ impl<F: Copy + 'static> Scanner<F> {
 
     /// Ends the text: a number at the top level has no byte behind it to end it.
     pub fn finish(&mut self, sink: &mut impl Sink<F>) {
-        if self.state == State::Scalar {
+        // In a container the number may be cut in half: only what ends it tells.
+        if self.state == State::Scalar && self.levels.is_empty() {
             self.end_scalar(sink);
         }
     }
@@ -351,6 +368,7 @@ impl<F: Copy + 'static> Scanner<F> {
         self.text_bytes = 0;
         self.escape = Escape::None;
         self.high_surrogate = None;
+        self.in_pieces = !key && self.here.is_some_and(|place| place.pieces);
         self.state = State::Text { key };
     }
 
@@ -361,20 +379,20 @@ impl<F: Copy + 'static> Scanner<F> {
                 let plain = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
                 let (run, rest) = bytes.split_at(plain);
                 let Some((&byte, rest)) = rest.split_first() else {
-                    self.flush_surrogate();
-                    self.append(run);
+                    self.flush_surrogate(sink);
+                    self.append(run, sink);
                     return &[];
                 };
-                let whole = self.text_bytes == 0 && self.high_surrogate.is_none();
+                let whole = self.text_bytes == 0 && self.high_surrogate.is_none() && !self.in_pieces;
                 if byte == b'"' && whole && run.len() <= MAX_CAPTURE_BYTES {
                     // The usual case: all of the string lies before us, nothing to put together.
                     self.end_text(run, run.len() as u64, key, sink);
                     return rest;
                 }
                 if !run.is_empty() || byte == b'"' {
-                    self.flush_surrogate();
+                    self.flush_surrogate(sink);
                 }
-                self.append(run);
+                self.append(run, sink);
                 if byte == b'"' {
                     let capture = std::mem::take(&mut self.capture);
                     self.end_text(&capture, self.text_bytes, key, sink);
@@ -403,8 +421,8 @@ impl<F: Copy + 'static> Scanner<F> {
                         return rest;
                     }
                 };
-                self.flush_surrogate();
-                self.append(&[plain]);
+                self.flush_surrogate(sink);
+                self.append(&[plain], sink);
                 rest
             }
             Escape::Unicode { digits, code } => {
@@ -415,7 +433,7 @@ impl<F: Copy + 'static> Scanner<F> {
                 };
                 let code = code << 4 | digit;
                 self.escape = if digits == 3 {
-                    self.code_unit(u16::try_from(code).unwrap_or(0xfffd));
+                    self.code_unit(u16::try_from(code).unwrap_or(0xfffd), sink);
                     Escape::None
                 } else {
                     Escape::Unicode { digits: digits + 1, code }
@@ -426,31 +444,37 @@ impl<F: Copy + 'static> Scanner<F> {
     }
 
     /// One UTF-16 code unit from a `\u` escape; halves of a pair are put together.
-    fn code_unit(&mut self, unit: u16) {
+    fn code_unit(&mut self, unit: u16, sink: &mut impl Sink<F>) {
         let pair = self.high_surrogate.take().map(|high| char::decode_utf16([high, unit]).next());
         match pair {
-            Some(Some(Ok(character))) => return self.append_char(character),
-            Some(_) => self.append_char(char::REPLACEMENT_CHARACTER),
+            Some(Some(Ok(character))) => return self.append_char(character, sink),
+            Some(_) => self.append_char(char::REPLACEMENT_CHARACTER, sink),
             None => {}
         }
         if (0xd800..0xdc00).contains(&unit) {
             self.high_surrogate = Some(unit);
         } else {
-            self.append_char(char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER));
+            self.append_char(char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER), sink);
         }
     }
 
-    fn flush_surrogate(&mut self) {
+    fn flush_surrogate(&mut self, sink: &mut impl Sink<F>) {
         if self.high_surrogate.take().is_some() {
-            self.append_char(char::REPLACEMENT_CHARACTER);
+            self.append_char(char::REPLACEMENT_CHARACTER, sink);
         }
     }
 
-    fn append_char(&mut self, character: char) {
-        self.append(character.encode_utf8(&mut [0; 4]).as_bytes());
+    fn append_char(&mut self, character: char, sink: &mut impl Sink<F>) {
+        self.append(character.encode_utf8(&mut [0; 4]).as_bytes(), sink);
     }
 
-    fn append(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) {
+        if self.in_pieces {
+            if !bytes.is_empty() {
+                self.report(Value::Piece(bytes), sink);
+            }
+            return;
+        }
         self.text_bytes = self.text_bytes.saturating_add(bytes.len() as u64);
         let room = MAX_CAPTURE_BYTES.saturating_sub(self.capture.len());
         self.capture.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
@@ -461,6 +485,11 @@ impl<F: Copy + 'static> Scanner<F> {
         if key {
             self.here = self.place(|name| matches!(name, Name::Key(name) if name.as_bytes() == kept));
             self.state = State::Colon;
+            return;
+        }
+        if self.in_pieces {
+            self.report(Value::End, sink);
+            self.value_ended();
             return;
         }
         let text = str::from_utf8(kept).unwrap_or_else(|error| {

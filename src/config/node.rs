@@ -84,6 +84,10 @@ impl<'a, 'p> Node<'a, 'p> {
     /// The value as it is shown in an error: short, and never the whole of a long secret.
     fn shown(&self) -> String {
         let text = self.raw.get();
+        let path = self.path.to_string();
+        if path.ends_with("_key") || path.contains(".headers.") {
+            return "a value that is not shown".into();
+        }
         match text.bytes().next() {
             Some(b'{') => "an object".into(),
             Some(b'[') => "a list".into(),
@@ -239,6 +243,16 @@ impl<'a> Object<'a, '_> {
             self.node.errors.push(Path::Key(&self.node.path, key).to_string(), "is missing");
         }
         node
+    }
+
+    /// Whether it has no keys at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds an error at this object.
+    pub(crate) fn error(&self, message: &str) {
+        self.node.error(message);
     }
 
     /// Every key with its value, for objects whose keys the user chooses.

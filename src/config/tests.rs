@@ -72,7 +72,7 @@ fn all_errors_come_at_once_each_with_its_path() {
             "collector.headers.a b: \"change me\" is a placeholder: put the real value here",
             "collector.flush_ms: expected a whole number from 10 to 3600000, got 1.5",
             "collector.max_batch: expected a whole number from 1 to 100000, got 0",
-            "budgets: unknown key; known here: version, attribution, prices, collector",
+            "budgets: unknown key; known here: version, attribution, upstreams, prices, metering, workload, reservation, collector",
             "atribution: unknown key; did you mean attribution?",
         ]
     );

@@ -4,10 +4,13 @@ use crate::record::{EndReason, PriceStatus, UsageRecord, UsageSource};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod metering;
+
 const CONFIG: &str = r#"{"prices": {"version": "v1", "models": [
     {"provider": "openai", "model": "gpt-4o", "aliases": ["gpt-4o-2024-*"],
      "rates": {"input": "2.50", "cached_input": "1.25", "output": "10.00"}},
-    {"model": "free", "rates": {"input": "0"}}]}}"#;
+    {"model": "free", "rates": {"input": "0"}}]},
+    "metering": {"inject_include_usage": false}}"#;
 
 const REPLY: &str = r#"{"id":"chatcmpl-1","model":"gpt-4o-2024-08-06","service_tier":"default",
     "choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],
@@ -41,7 +44,7 @@ impl Bench {
 
     fn request_headers(&mut self, more: &[(&str, &[u8])], end_of_stream: bool) -> Vec<Edit> {
         let headers = headers(&[(":method", "POST"), (":path", "/v1/chat/completions")], more);
-        self.on(Event::RequestHeaders { headers: &headers, end_of_stream })
+        self.on(Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream })
     }
 
     fn request(&mut self, more: &[(&str, &[u8])], body: &str) -> Vec<Edit> {
@@ -120,10 +123,11 @@ fn attribution_headers_do_not_reach_the_provider() {
             &[(":method", method), (":path", path), ("x-cost-team", "a"), ("x-cost-anything", "b"), ("x-costume", "c")],
             &[("x-cost-team", b"twice")],
         );
-        let edits = bench.on(Event::RequestHeaders { headers: &headers, end_of_stream: true });
+        let edits = bench.on(Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: true });
         assert_eq!(edits, [Edit::Remove("x-cost-team".into()), Edit::Remove("x-cost-anything".into())], "{path}");
     }
-    let mut bench = Bench::with(r#"{"attribution":{"forward_headers":true}}"#);
+    let mut bench =
+        Bench::with(r#"{"attribution":{"forward_headers":true},"metering":{"inject_include_usage":false}}"#);
     assert_eq!(bench.request(&[("x-cost-team", b"a")], "{}"), []);
 }
 
@@ -148,7 +152,7 @@ fn the_provider_is_asked_for_an_encoding_that_can_be_read() {
 fn a_request_that_is_no_llm_call_leaves_no_trace() {
     let mut bench = Bench::new();
     let request = headers(&[(":method", "GET"), (":path", "/v1/models")], &[]);
-    bench.on(Event::RequestHeaders { headers: &request, end_of_stream: true });
+    bench.on(Event::RequestHeaders { headers: &request, route: Route::default(), end_of_stream: true });
     assert_eq!(bench.reply_headers("200", "application/json", false), []);
     assert!(!bench.exchange.reads_response_body() && !bench.exchange.is_open());
     bench.on(Event::ResponseBody { chunk: REPLY.as_bytes(), end_of_stream: true });
@@ -209,11 +213,10 @@ fn every_end_gives_exactly_one_record_that_says_how() {
         },
         "downstream_remote_disconnect",
     );
-    assert_eq!(
-        (left.end_reason, left.usage_source, left.cost_picousd),
-        (EndReason::ClientAbort, UsageSource::None, None)
-    );
-    assert_eq!(left.price_status, None, "the provider may well bill it: unknown is not zero");
+    // 18 bytes were asked and two came back; at a quarter token each, rounded up.
+    assert_eq!((left.end_reason, left.usage_source), (EndReason::ClientAbort, UsageSource::Estimated));
+    assert_eq!((left.input_tokens, left.output_tokens, left.cost_picousd), (Some(5), Some(1), Some(22_500_000)));
+    assert_eq!(left.price_status, Some(PriceStatus::Estimated), "the provider may well bill it: a guess, not zero");
     assert_eq!(left.error.as_deref(), Some("downstream_remote_disconnect"));
 
     let left_early = ending(
@@ -234,7 +237,7 @@ fn every_end_gives_exactly_one_record_that_says_how() {
         },
         "upstream_reset_after_response_started{protocol_error}",
     );
-    assert_eq!((reset.end_reason, reset.cost_picousd), (EndReason::UpstreamReset, None));
+    assert_eq!((reset.end_reason, reset.usage_source), (EndReason::UpstreamReset, UsageSource::Estimated));
 
     let no_route = ending(
         |b| {
@@ -252,7 +255,7 @@ fn every_end_gives_exactly_one_record_that_says_how() {
         },
         "response_timeout",
     );
-    assert_eq!((timeout.end_reason, timeout.cost_picousd), (EndReason::Timeout, None));
+    assert_eq!((timeout.end_reason, timeout.price_status), (EndReason::Timeout, Some(PriceStatus::Estimated)));
 
     let refused = ending(
         |b| {
@@ -396,4 +399,121 @@ fn a_damaged_reply_keeps_what_was_read_and_says_so() {
     assert_eq!(record.notes, ["response_encoding_unreadable".into()]);
     assert_eq!(bench.host.counter("tollgate_damaged_replies_total.reason.response_encoding_unreadable"), 1);
     assert_eq!(bench.host.counter("tollgate_unmetered_calls_total.api.openai_chat"), 1);
+}
+
+#[test]
+fn usage_is_asked_for_only_where_the_request_may_be_changed() {
+    let config = r#"{"upstreams": [{"match": {"host": "stubborn.example"}, "inject_include_usage": false}]}"#;
+    let asked = [Edit::Remove("content-length".into()), Edit::Set("accept-encoding", "identity".into())];
+    for (name, value, injects) in [
+        ("x-any", "thing", true),
+        ("accept-encoding", "gzip", true),
+        ("content-encoding", "gzip", false),
+        ("x-amz-content-sha256", "0", false),
+        ("content-md5", "0", false),
+        ("trailer", "x", false),
+        ("authorization", "AWS4-HMAC-SHA256 SignedHeaders=content-length;host", false),
+        (":authority", "stubborn.example", false),
+        (":authority", "api.mistral.ai", false),
+    ] {
+        let mut bench = Bench::with(config);
+        let edits = bench.request(&[(name, value.as_bytes())], r#"{"model":"gpt-4o","stream":true}"#);
+        assert_eq!(edits == asked, injects, "{name}: {value}: {edits:?}");
+    }
+}
+
+#[test]
+fn a_request_that_an_early_answer_overtakes_still_goes_out_whole() {
+    let mut bench = Bench::with("{}");
+    bench.request_headers(&[], false);
+    let mut sent = Vec::new();
+    let mut send = |bench: &mut Bench, chunk: &[u8], end_of_stream: bool| {
+        bench.host.now_ns += 1;
+        let mut context = Context { host: &mut bench.host, instance: &mut bench.instance };
+        let verdict = bench.exchange.on(Event::RequestBody { chunk, end_of_stream }, &mut context);
+        sent.extend(verdict.body.unwrap_or_else(|| chunk.to_vec()));
+    };
+    let body = br#"{"stream_options":{"x":1},"model":"gpt-4o","stream":true}"#;
+    send(&mut bench, &body[..30], false);
+    bench.reply_headers("200", "text/event-stream", false);
+    send(&mut bench, &body[30..], true);
+    bench.on(Event::ResponseBody { chunk: b"data: [DONE]\n\n", end_of_stream: true });
+    let sent: serde_json::Value = serde_json::from_slice(&sent).unwrap();
+    assert_eq!(sent["stream_options"], serde_json::json!({"x": 1, "include_usage": true}));
+    assert_eq!(bench.log("via_upstream").request_model.as_deref(), Some("gpt-4o"));
+}
+
+#[test]
+fn a_request_that_is_too_long_is_refused_where_policy_says_so() {
+    let config = r#"{"metering": {"max_request_bytes": 1024, "on_oversize": "refuse"}}"#;
+    let headers = headers(&[(":method", "POST"), (":path", "/v1/messages")], &[("x-cost-team", b"a")]);
+
+    let announced = |bench: &mut Bench| {
+        let mut pairs: Vec<_> = headers.iter().collect();
+        pairs.push((b"content-length", b"1025"));
+        let headers: Headers<'_> = pairs.into_iter().collect();
+        let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: false };
+        bench.exchange.on(event, &mut Context { host: &mut bench.host, instance: &mut bench.instance })
+    };
+    let chunked = |bench: &mut Bench| {
+        bench.on(Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: false });
+        bench.on(Event::RequestBody { chunk: &[b' '; 1000], end_of_stream: false });
+        let event = Event::RequestBody { chunk: &[b' '; 25], end_of_stream: false };
+        bench.exchange.on(event, &mut Context { host: &mut bench.host, instance: &mut bench.instance })
+    };
+    for refuse in [&announced as &dyn Fn(&mut Bench) -> Verdict, &chunked] {
+        let mut bench = Bench::with(config);
+        let reply = refuse(&mut bench).reply.expect("a local reply");
+        assert_eq!(reply.status, 413);
+        assert!(reply.body.starts_with(r#"{"type":"error","error":{"type":"request_too_large","#), "{}", reply.body);
+        // The filter's own answer comes back through the response callbacks.
+        bench.reply_headers("413", "application/json", false);
+        bench.on(Event::ResponseBody { chunk: reply.body.as_bytes(), end_of_stream: true });
+        let record = bench.log("tollgate_request_too_large");
+        assert!(reply.headers.contains(&(ID_HEADER, record.id.to_string())));
+        assert_eq!((record.decision, record.status), (crate::record::Decision::Refused, Some(413)));
+        assert_eq!((record.end_reason, record.cost_picousd), (EndReason::LocalReply, Some(0)));
+        assert_eq!((record.error.as_deref(), record.team.as_deref()), (Some("request_too_large"), Some("a")));
+        assert_eq!(bench.host.counter("tollgate_calls_total.decision.refused.api.anthropic_messages"), 1);
+    }
+
+    let mut bench = Bench::with(r#"{"metering": {"max_request_bytes": 1024}}"#);
+    assert_eq!(chunked(&mut bench).reply, None, "the default lets it pass, metered");
+}
+
+#[test]
+fn the_workload_is_inferred_from_tools_where_the_caller_does_not_say() {
+    let chat = r#"{"tools":[{"type":"function","function":{"name":"search"}},{"function":{"name":"sendEmail"}}]}"#;
+    for (path, body, header, workload, source) in [
+        ("/v1/chat/completions", chat, None, "agentic-write", "inferred"),
+        ("/v1/chat/completions", chat, Some("agentic-read"), "agentic-read", "header"),
+        ("/v1/chat/completions", "{}", None, "agentic-read", "inferred"),
+        ("/v1/chat/completions", r#"{"functions":[{"name":"create_ticket"}]}"#, None, "agentic-write", "inferred"),
+        ("/v1/responses", r#"{"tools":[{"type":"function","name":"updateRow"}]}"#, None, "agentic-write", "inferred"),
+        ("/v1/messages", r#"{"tools":[{"name":"overwrite"}]}"#, None, "agentic-read", "inferred"),
+        (
+            "/v1/models/m:generateContent",
+            r#"{"tools":[{"functionDeclarations":[{"name":"delete-file"}]}]}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+        (
+            "/model/m/converse",
+            r#"{"toolConfig":{"tools":[{"toolSpec":{"name":"WriteFile"}}]}}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+    ] {
+        let mut bench = Bench::new();
+        let more: Vec<(&str, &[u8])> =
+            header.iter().map(|value: &&str| ("x-cost-workload", value.as_bytes())).collect();
+        let headers = headers(&[(":method", "POST"), (":path", path)], &more);
+        bench.on(Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: false });
+        bench.on(Event::RequestBody { chunk: body.as_bytes(), end_of_stream: true });
+        let record = bench.log("route_not_found");
+        assert_eq!(record.workload.as_deref(), Some(workload), "{body}");
+        assert_eq!(record.attribution_source.get("workload").map(|value| &**value), Some(source), "{body}");
+    }
 }

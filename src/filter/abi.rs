@@ -3,6 +3,7 @@
 //! Source: <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>. The only host call that goes through
 //! the SDK is the HTTP call, whose token the SDK's dispatcher must know.
 
+use crate::reply::LocalReply;
 use std::ptr::null_mut;
 
 /// A host call that did not succeed.
@@ -50,6 +51,17 @@ unsafe extern "C" {
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_get_buffer_bytes(buffer: u32, start: usize, max_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_buffer_bytes(buffer: u32, start: usize, size: usize, data: *const u8, data_size: usize) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_value(
         map: u32,
@@ -125,6 +137,49 @@ pub(super) fn buffer(buffer: Buffer, max_size: usize) -> Result<Vec<u8>, HostErr
         // SAFETY: the host writes a pointer and a size during the call.
         unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max_size, data, size) }
     })
+}
+
+/// Puts `bytes` in the place of the first `size` bytes of a buffer, which are all of it.
+pub(super) fn replace_buffer(buffer: Buffer, size: usize, bytes: &[u8]) -> Result<(), HostError> {
+    // SAFETY: the host reads the bytes during the call.
+    let status = unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, bytes.as_ptr(), bytes.len()) };
+    check("proxy_set_buffer_bytes", status)
+}
+
+/// Answers the stream at hand in the upstream's place.
+pub(super) fn send_local_response(reply: &LocalReply) -> Result<(), HostError> {
+    const NO_GRPC_STATUS: i32 = -1;
+    let headers = serialized(&reply.headers);
+    let (details, body) = (reply.details, &reply.body);
+    // SAFETY: the host reads details, body and headers during the call.
+    let status = unsafe {
+        proxy_send_local_response(
+            u32::from(reply.status),
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            NO_GRPC_STATUS,
+        )
+    };
+    check("proxy_send_local_response", status)
+}
+
+/// Headers in the layout that [`pairs`] reads.
+fn serialized(headers: &[(&'static str, String)]) -> Vec<u8> {
+    let length = |text: &str| u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
+    let mut bytes = u32::try_from(headers.len()).unwrap_or(0).to_le_bytes().to_vec();
+    for (name, value) in headers {
+        bytes.extend(length(name));
+        bytes.extend(length(value));
+    }
+    for text in headers.iter().flat_map(|(name, value)| [*name, value.as_str()]) {
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
 }
 
 /// All headers of a map, serialized; see [`pairs`].

@@ -5,9 +5,10 @@ use super::proxy_host::ProxyHost;
 use super::test_trap::Trap;
 use super::vm::{self, Queue};
 use crate::config::Config;
-use crate::exchange::{self, Edit, Ending, Event, Exchange, Verdict};
+use crate::exchange::{self, Edit, Ending, Event, Exchange, Route, Verdict};
 use crate::http::Headers;
 use crate::identity::Instance;
+use crate::reply::LocalReply;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -35,12 +36,15 @@ impl Stream {
     }
 
     /// Feeds an event that needs headers; a map that cannot be read counts as empty.
-    fn on_headers(&mut self, map: Map, event: impl FnOnce(&mut Stream, &Headers<'_>) -> Verdict) {
+    fn on_headers(&mut self, map: Map, event: impl FnOnce(&mut Stream, &Headers<'_>) -> Verdict) -> Action {
         let serialized = abi::header_pairs(map);
         let mut host = ProxyHost { delivery: None };
         let serialized = host.check(serialized).unwrap_or_default();
         let headers = abi::pairs(&serialized).collect();
         let verdict = event(self, &headers);
+        if verdict.reply.is_some_and(|reply| answer(&mut host, &reply)) {
+            return Action::Pause;
+        }
         for edit in &verdict.edits {
             let done = match edit {
                 Edit::Remove(name) => abi::remove_header(map, name),
@@ -48,18 +52,30 @@ impl Stream {
             };
             host.check(done);
         }
+        Action::Continue
     }
 
-    fn body(&mut self, buffer: Buffer, size: usize) -> Vec<u8> {
-        if size == 0 {
-            return Vec::new();
+    /// Feeds an event that needs a piece of a body; one that cannot be read counts as empty.
+    fn on_body(&mut self, buffer: Buffer, size: usize, event: impl FnOnce(&mut Stream, &[u8]) -> Verdict) -> Action {
+        let mut host = ProxyHost { delivery: None };
+        let bytes = if size == 0 { Ok(Vec::new()) } else { abi::buffer(buffer, size) };
+        let chunk = host.check(bytes).unwrap_or_default();
+        let verdict = event(self, &chunk);
+        if verdict.reply.is_some_and(|reply| answer(&mut host, &reply)) {
+            return Action::Pause;
         }
-        let bytes = abi::buffer(buffer, size);
-        ProxyHost { delivery: None }.check(bytes).unwrap_or_default()
+        if let Some(body) = verdict.body {
+            let done = abi::replace_buffer(buffer, size, &body);
+            host.check(done);
+        }
+        Action::Continue
     }
 
-    /// The end, at most once.
+    /// The end, at most once. What is no call, or has ended, is not worth asking the host about.
     fn log(&mut self) {
+        if !self.exchange.is_open() && !self.exchange.is_idle() {
+            return;
+        }
         let code_details = text_property(&["response", "code_details"]);
         let route = text_property(&["xds", "route_name"]);
         let cluster = text_property(&["xds", "cluster_name"]);
@@ -75,6 +91,12 @@ impl Stream {
         };
         self.on(Event::Log(ending));
     }
+}
+
+/// Answers in the provider's place; false where the host cannot, and the request passes.
+fn answer(host: &mut ProxyHost<'_>, reply: &LocalReply) -> bool {
+    let sent = abi::send_local_response(reply);
+    host.check(sent).is_some()
 }
 
 /// A property, where the host has it and it is not empty.
@@ -109,18 +131,26 @@ impl Context for Stream {
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.trap.arm();
-        self.on_headers(Map::Request, |stream, headers| stream.on(Event::RequestHeaders { headers, end_of_stream }));
+        let wanted = self.exchange.wants_route();
+        let route = wanted.then(|| text_property(&["xds", "route_name"])).flatten();
+        let cluster = wanted.then(|| text_property(&["xds", "cluster_name"])).flatten();
+        let action = self.on_headers(Map::Request, |stream, headers| {
+            let route = Route { route: route.as_deref(), cluster: cluster.as_deref() };
+            stream.on(Event::RequestHeaders { headers, route, end_of_stream })
+        });
         self.trap.spring("request_headers");
-        Action::Continue
+        action
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let mut action = Action::Continue;
         if self.exchange.reads_request_body() {
-            let chunk = self.body(Buffer::RequestBody, size);
-            self.on(Event::RequestBody { chunk: &chunk, end_of_stream });
+            action = self.on_body(Buffer::RequestBody, size, |stream, chunk| {
+                stream.on(Event::RequestBody { chunk, end_of_stream })
+            });
         }
         self.trap.spring("request_body");
-        Action::Continue
+        action
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -140,8 +170,9 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if self.exchange.reads_response_body() {
-            let chunk = self.body(Buffer::ResponseBody, size);
-            self.on(Event::ResponseBody { chunk: &chunk, end_of_stream });
+            self.on_body(Buffer::ResponseBody, size, |stream, chunk| {
+                stream.on(Event::ResponseBody { chunk, end_of_stream })
+            });
         }
         self.trap.spring("response_body");
         Action::Continue

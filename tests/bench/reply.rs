@@ -25,7 +25,8 @@ fn least_ns(framing: Framing, pieces: &[&[u8]], replies: u32) -> f64 {
         let began = Instant::now();
         for _ in 0..replies {
             let mut facts = ReplyFacts::default();
-            let mut reader = ReplyReader::new(Api::OpenaiChat.format().reply, Some(framing), ContentEncoding::Identity);
+            let mut reader =
+                ReplyReader::new(Api::OpenaiChat.format().reply, Some(framing), ContentEncoding::Identity, false);
             for piece in pieces {
                 reader.feed(black_box(piece), &mut facts);
             }

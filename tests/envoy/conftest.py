@@ -1,6 +1,6 @@
-"""Envoys for the end-to-end tests: two shared ones of each version, and as many of its own as a test asks for.
+"""Envoys for the end-to-end tests: three shared ones of each version, and as many of its own as a test asks for.
 
-Core behaviour runs on the newest and on the oldest supported Envoy (`shipped`, `edges`), the rest on the newest
+Core behaviour runs on the newest and on the oldest supported Envoy (`shipped`, `edges`, `bare`), the rest on the newest
 (`start`). Everything is on loopback and random ports. Envoy's log is shown for a test that fails.
 """
 
@@ -54,6 +54,13 @@ def shipped(envoy: str) -> Iterator[Stack]:
 def edges(envoy: str) -> Iterator[Stack]:
     """envoy.yaml with a place to end in every way a stream can end: see `variants.edges`."""
     yield from shared(variants.edges, envoy)
+
+
+@pytest.fixture(scope="session")
+def bare(envoy: str) -> Iterator[Stack]:
+    """The same gateway without the filter."""
+    with Stack(variants.without_filter, envoy=envoy) as stack:
+        yield stack
 
 
 class Start:

@@ -10,7 +10,9 @@ from typing import Any
 
 import openai
 import pytest
-from support.audit import assert_says, expected, fresh, one_record
+from support.audit import assert_estimated, assert_says, expected, fresh, one_record, text_bytes
+from support.client import call_body
+from support.replay import fixtures
 from support.stack import Stack
 
 UUID_V7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -55,7 +57,9 @@ def test_a_call_has_one_exact_record_in_both_places(
         "gateway": "tollgate-gateway", "route": "llm", "cluster": "llm_upstream", "attempts": 1,
         "department": "r.and.d", "tags": {"customer": "Zürich"}, "message_count": 1, "error": None, "notes": None,
         "stream": True if stream else None,
-        "attribution_source": {"session": "header", "department": "header", "tags.customer": "header"},
+        "attribution_source": {
+            "session": "header", "department": "header", "tags.customer": "header", "workload": "inferred",
+        },
     })
     body = gzip.decompress(reply.body) if gzipped else reply.body
     assert record["response_id"].encode() in body
@@ -139,14 +143,17 @@ def test_an_sdk_stream_left_half_read_is_a_client_abort(shipped: Stack) -> None:
         next(stream)
         stream.close()
     record = one_record(shipped, session)
-    assert_says(record, {"end_reason": "client_abort", "status": 200, "stream": True, "usage_source": "none"})
+    assert_says(record, {"end_reason": "client_abort", "status": 200, "stream": True})
+    (arrived,) = [r for r in shipped.replay.requests if ["x-request-id", record["request_id"]] in r["headers"]]
+    assert_estimated(record, "gpt-4o", arrived["body_len"], 0, text_bytes(fixtures()[SSE].data))
 
 
-def test_a_stream_without_usage_says_that_none_was_reported(shipped: Stack) -> None:
-    session = fresh()
-    shipped.client.chat(stream=True, include_usage=False, headers={"x-cost-session": session})
-    record = one_record(shipped, session)
-    assert_says(record, {"usage_source": "none", "end_reason": "complete", "cost_picousd": None, "price_status": None})
+def test_a_stream_that_reports_no_usage_all_the_same_is_estimated(shipped: Stack) -> None:
+    session, silent = fresh(), "openai-chat-sse-no-usage.sse"
+    headers = {"x-cost-session": session, "x-replay-fixture": silent}
+    shipped.client.chat("gpt-4o-mini", stream=True, headers=headers)
+    sent = len(call_body("gpt-4o-mini", True, True, {}))
+    assert_says(one_record(shipped, session), expected(silent, "gpt-4o-mini", sent))
 
 
 @pytest.mark.parametrize("status", [400, 429, 500])

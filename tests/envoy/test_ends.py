@@ -9,7 +9,9 @@ from itertools import count
 from typing import Any
 
 import pytest
-from support.audit import Record, assert_says, expected, fresh, llm_calls, one_record
+from support.audit import (
+    Record, assert_estimated, assert_says, estimate, expected, fresh, llm_calls, one_record, text_bytes,
+)
 from support.client import Headers, Reply, call_body
 from support.replay import fixtures
 from support.stack import Stack
@@ -19,7 +21,8 @@ JSON, SSE = "openai-chat-json.json", "openai-chat-sse-usage.sse"
 LARGE = "x" * 3000
 NONE: Record = {"usage_source": "none", "input_tokens": None}
 FREE: Record = NONE | {"cost_picousd": 0, "price_status": "free"}
-UNKNOWN: Record = NONE | {"cost_picousd": None, "price_status": None}
+# Calls that broke off are in doubt: the provider may bill them.
+ASKED, ASKED_STREAM = (len(call_body("gpt-4o", stream, True, {})) for stream in (False, True))
 COMPLETE: Record = {"end_reason": "complete", "status": 200}
 
 
@@ -37,6 +40,16 @@ class End:
     cut: bool = False
 
 
+def half(fixture: str) -> int:
+    """The text in the half that a fault lets pass, in bytes."""
+    data = fixtures()[fixture].data
+    return text_bytes(data[: len(data) // 2])
+
+
+NOTHING = estimate("gpt-4o", ASKED)
+HALF, HALF_SSE = estimate("gpt-4o", ASKED, half(JSON)), estimate("gpt-4o", ASKED_STREAM, half(SSE))
+
+
 def under(prefix: str) -> str:
     return f"/{prefix}/v1/chat/completions"
 
@@ -47,19 +60,19 @@ ENDS = [
     End("trailers", expected(JSON, "gpt-4o"), "trailers"),
     End("trailers after a stream", expected(SSE, "gpt-4o"), "trailers", stream=True),
     End("trailers, gzip", expected(SSE, "gpt-4o"), "trailers", {"x-replay-gzip": "1"}, stream=True),
-    End("204", {"end_reason": "complete", "status": 204} | UNKNOWN, "no-body"),
-    End("content-length 0", COMPLETE | UNKNOWN, "no-body", {"x-replay-status": "200"}),
+    End("204", {"end_reason": "complete", "status": 204} | NOTHING, "no-body"),
+    End("content-length 0", COMPLETE | NOTHING, "no-body", {"x-replay-status": "200"}),
     End("429 without a body", {"end_reason": "complete", "status": 429} | FREE, "no-body", {"x-replay-status": "429"}),
     End("provider says 400", expected("openai-error-400.json", "gpt-4o"), headers={"x-replay-status": "400"}),
     End("provider says 500", expected("openai-error-500.json", "gpt-4o"), headers={"x-replay-status": "500"}),
-    End("reset before headers", {"end_reason": "upstream_reset", "status": 503} | UNKNOWN, "reset-before-headers"),
-    End("reset after headers", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-after-headers",
+    End("reset before headers", {"end_reason": "upstream_reset", "status": 503} | NOTHING, "reset-before-headers"),
+    End("reset after headers", {"end_reason": "upstream_reset", "status": 200} | NOTHING, "reset-after-headers",
         cut=True),
-    End("reset mid-body", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-mid-body", cut=True),
-    End("reset mid-stream", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "reset-mid-body", stream=True,
+    End("reset mid-body", {"end_reason": "upstream_reset", "status": 200} | HALF, "reset-mid-body", cut=True),
+    End("reset mid-stream", {"end_reason": "upstream_reset", "status": 200} | HALF_SSE, "reset-mid-body", stream=True,
         cut=True),
-    End("closed mid-body", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "close-mid-body", cut=True),
-    End("closed mid-stream", {"end_reason": "upstream_reset", "status": 200} | UNKNOWN, "close-mid-body", stream=True,
+    End("closed mid-body", {"end_reason": "upstream_reset", "status": 200} | HALF, "close-mid-body", cut=True),
+    End("closed mid-stream", {"end_reason": "upstream_reset", "status": 200} | HALF_SSE, "close-mid-body", stream=True,
         cut=True),
     End("no route", {"end_reason": "local_reply", "status": 404, "error": "route_not_found"} | FREE,
         headers={"host": "nowhere.test"}),
@@ -72,13 +85,13 @@ ENDS = [
     End("denied in front of the filter",
         {"end_reason": "local_reply", "status": 403, "error": "rbac_access_denied_matched_policy[test]"} | FREE,
         headers={"x-test-deny": "1"}),
-    End("timeout before headers", {"end_reason": "timeout", "status": 504} | UNKNOWN, "hang", path=under("slow")),
-    End("timeout mid-stream", {"end_reason": "timeout", "status": 200} | UNKNOWN, "hang-mid-body", path=under("slow"),
+    End("timeout before headers", {"end_reason": "timeout", "status": 504} | NOTHING, "hang", path=under("slow")),
+    End("timeout mid-stream", {"end_reason": "timeout", "status": 200} | HALF_SSE, "hang-mid-body", path=under("slow"),
         stream=True, cut=True),
-    End("silence before headers", {"end_reason": "timeout", "status": 504} | UNKNOWN, "hang", path=under("idle")),
-    End("silence mid-stream", {"end_reason": "timeout", "status": 200} | UNKNOWN, "hang-mid-body", path=under("idle"),
+    End("silence before headers", {"end_reason": "timeout", "status": 504} | NOTHING, "hang", path=under("idle")),
+    End("silence mid-stream", {"end_reason": "timeout", "status": 200} | HALF_SSE, "hang-mid-body", path=under("idle"),
         stream=True, cut=True),
-    End("refused, tried again", {"end_reason": "upstream_reset", "status": 503, "attempts": 2} | UNKNOWN,
+    End("refused, tried again", {"end_reason": "upstream_reset", "status": 503, "attempts": 2} | FREE,
         path=under("dead")),
     End("failed, tried again twice", expected("openai-error-500.json", "gpt-4o") | {"attempts": 3}, path=under("again"),
         headers={"x-replay-status": "500"}),
@@ -152,24 +165,26 @@ def test_a_client_that_leaves_before_the_answer_has_a_record_without_a_status(ed
         if reset:
             wire.reset()
     record = one_record(edges, session)
-    assert_says(record, {"end_reason": "client_abort", "status": None, "request_model": "gpt-4o"} | UNKNOWN)
+    assert_says(record, {"end_reason": "client_abort", "status": None, "request_model": "gpt-4o"} | NOTHING)
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_request_has_a_record(edges: Stack) -> None:
-    session = fresh()
+    session, part = fresh(), b'{"model": "gpt-4o", '
     extra = [(b"x-cost-session", session.encode()), (b"x-mark", session.encode())]
     with Wire(edges.client.port) as wire:
-        wire.send(request_head(headers=extra, length=1000) + b'{"model": "gpt-4o", ')
+        wire.send(request_head(headers=extra, length=1000) + part)
         wait_arrived(edges, session, None)
-    assert_says(one_record(edges, session), {"end_reason": "client_abort", "status": None} | UNKNOWN)
+    wanted = {"end_reason": "client_abort", "status": None, "request_model": "gpt-4o"}
+    assert_says(one_record(edges, session), wanted | estimate("gpt-4o", len(part)))
 
 
 def test_a_client_that_leaves_mid_stream_has_a_record_of_what_came(edges: Stack) -> None:
     session = fresh()
-    edges.client.hang_up(500, headers={"x-cost-session": session, "x-replay-fault": "hang-mid-body"})
+    reply = edges.client.hang_up(500, headers={"x-cost-session": session, "x-replay-fault": "hang-mid-body"})
     record = one_record(edges, session)
     assert_says(record, {"end_reason": "client_abort", "status": 200, "stream": True,
-                         "response_model": "gpt-4o-2024-08-06"} | UNKNOWN)
+                         "response_model": "gpt-4o-2024-08-06"})
+    assert_estimated(record, "gpt-4o", ASKED_STREAM, text_bytes(reply.body), half(SSE))
 
 
 def test_a_client_that_leaves_once_it_has_read_all_events_has_aborted_nothing(edges: Stack) -> None:
@@ -205,6 +220,14 @@ def test_a_request_without_a_body_is_a_call_all_the_same(edges: Stack) -> None:
     session = fresh()
     edges.client.send("POST", "/v1/chat/completions", b"", {"x-cost-session": session})
     assert_says(one_record(edges, session), COMPLETE | {"request_model": None, "usage_source": "reported"})
+
+
+def test_a_request_without_a_body_that_reports_nothing_has_nothing_to_estimate_from(edges: Stack) -> None:
+    session = fresh()
+    headers = {"x-cost-session": session, "x-replay-fault": "no-body"}
+    edges.client.send("POST", "/v1/chat/completions", b"", headers)
+    record = one_record(edges, session)
+    assert_says(record, NONE | {"status": 204, "end_reason": "complete", "cost_picousd": None, "price_status": None})
 
 
 def test_calls_on_one_connection_have_a_record_each(edges: Stack) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import pytest
 from conftest import Start
 from support import variants
-from support.audit import assert_nothing_lost, assert_says, expected, fresh, one_record
+from support.audit import assert_estimated, assert_nothing_lost, assert_says, expected, fresh, one_record, text_bytes
 from support.client import Headers, call_body
+from support.replay import fixtures
 from support.stack import Stack
 
 JSON, SSE = "openai-chat-json.json", "openai-chat-sse-usage.sse"
@@ -37,10 +38,10 @@ class Answer:
 
 
 def curl(
-    stack: Stack, version: str, headers: Headers, *, stream: bool = False, seconds: float = 20
+    stack: Stack, version: str, headers: Headers, *, stream: bool = False, asks: bool = True, seconds: float = 20
 ) -> Answer:
     command = ["curl", "-sS", f"--{version}", "-m", str(seconds), "-N", "-D", "/dev/stderr"]
-    command += ["-d", call_body("gpt-4o", stream, True, {}).decode()]
+    command += ["-d", call_body("gpt-4o", stream, asks, {}).decode()]
     for name, value in {"content-type": "application/json", **headers}.items():
         command += ["-H", f"{name}: {value}"]
     command.append(f"{stack.client.url}/v1/chat/completions")
@@ -80,13 +81,32 @@ def test_a_call_is_metered_alike_over_either_version_on_either_side(
 
 
 @DOWNSTREAM
+@pytest.mark.parametrize("fault", ["", "trailers"])
+@pytest.mark.parametrize("upstream", ["http1.1", "http2"])
+def test_a_stream_is_asked_for_its_usage_over_either_version(
+    edges: Stack, hop: Stack, upstream: str, fault: str, version: str
+) -> None:
+    stack = edges if upstream == "http1.1" else hop
+    session = fresh()
+    headers = {"x-cost-session": session, "x-mark": session, "x-replay-fixture": SSE, "x-replay-fault": fault}
+    answer = curl(stack, version, headers, stream=True, asks=False)
+    data = fixtures()[SSE].data
+    (event,) = [e + b"\n\n" for e in data.split(b"\n\n") if b'"choices":[]' in e]
+    assert answer.body == data.replace(event, b"")
+    assert_says(one_record(stack, session), expected(SSE, "gpt-4o") | {"stream": True, "notes": None})
+    (arrived,) = [r for r in stack.replay.requests if ["x-mark", session] in r["headers"]]
+    assert arrived["body"].endswith('"stream": true,"stream_options":{"include_usage":true}}')
+
+
+@DOWNSTREAM
 def test_a_stream_that_an_http2_provider_resets_is_an_upstream_reset(hop: Stack, version: str) -> None:
     session = fresh()
     answer = curl(hop, version, {"x-cost-session": session, "x-replay-fault": "reset-mid-body"}, stream=True)
     # How curl takes a reset depends on its version and Envoy's; it never gets the end.
     assert answer.body and b"[DONE]" not in answer.body
     record = one_record(hop, session)
-    assert_says(record, {"end_reason": "upstream_reset", "status": 200, "usage_source": "none", "cost_picousd": None})
+    assert_says(record, {"end_reason": "upstream_reset", "status": 200})
+    assert_estimated(record, "gpt-4o", len(call_body("gpt-4o", True, True, {})), 1, text_bytes(fixtures()[SSE].data))
 
 
 @pytest.mark.parametrize(("fault", "status"), [("hang", None), ("hang-mid-body", 200)])
@@ -97,7 +117,10 @@ def test_a_client_that_cancels_its_http2_stream_is_a_client_abort(
     headers = {"x-cost-session": session, "x-replay-fault": fault}
     answer = curl(hop, "http2-prior-knowledge", headers, stream=True, seconds=0.3)
     assert answer.code == TIMED_OUT
-    assert_says(one_record(hop, session), {"end_reason": "client_abort", "status": status, "usage_source": "none"})
+    record = one_record(hop, session)
+    assert_says(record, {"end_reason": "client_abort", "status": status})
+    text = text_bytes(fixtures()[SSE].data) if status else 0
+    assert_estimated(record, "gpt-4o", len(call_body("gpt-4o", True, True, {})), min(text, 1), text)
 
 
 def test_many_calls_on_one_http2_connection_have_a_record_each(start: Start, envoy: str) -> None:

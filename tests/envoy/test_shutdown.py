@@ -56,4 +56,4 @@ def test_calls_under_way_at_the_end_have_a_record_too(start: Start, envoy: str) 
         end(stack)
     found = [r for r in logged(stack) if r["session"] == streaming]
     assert len(found) == 1
-    assert_says(found[0], {"request_model": "gpt-4o", "stream": True, "usage_source": "none", "status": 200})
+    assert_says(found[0], {"request_model": "gpt-4o", "stream": True, "usage_source": "estimated", "status": 200})

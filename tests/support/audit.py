@@ -4,6 +4,7 @@ lost or twice between the access log and the collector."""
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,9 @@ from support.stack import Stack, StackError
 Record = dict[str, Any]
 # USD per million tokens is micro-dollars per token, a million pico-dollars.
 PICO_PER_MICRO = 1_000_000
+# The default of reservation.tokens_per_byte is a quarter.
+BYTES_PER_TOKEN = 4
+TEXT = re.compile(rb'"(?:content|arguments|refusal)": ?"((?:[^"\\]|\\.)*\\?)')
 COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "total_tokens")
 
 
@@ -37,28 +41,63 @@ def shipped_prices() -> list[dict[str, Any]]:
 def priced_model(model: str) -> str | None:
     """The name in the shipped price table that `model` is priced by."""
     def names(price: dict[str, Any]) -> list[str]:
-        return [price["model"], *price["aliases"]]
+        return [price["model"], *price.get("aliases", [])]
 
     found = (p["model"] for p in shipped_prices() if any(fnmatchcase(model, name) for name in names(p)))
     return next(found, None)
 
 
-def cost_picousd(model: str, usage: dict[str, int]) -> int | None:
+def cost_picousd(model: str | None, usage: dict[str, int]) -> int | None:
     """What the shipped price table makes of a usage; None where the model has no price there."""
-    rates = next((p["rates"] for p in shipped_prices() if p["model"] == priced_model(model)), None)
-    if rates is None:
-        return None
-    cached = usage.get("cached_input_tokens", 0)
-    micro_usd = (
-        (usage["input_tokens"] - cached) * Decimal(rates["input"])
-        + cached * Decimal(rates["cached_input"])
-        + usage["output_tokens"] * Decimal(rates["output"])
-    )
+    rates = next((p["rates"] for p in shipped_prices() if model and p["model"] == priced_model(model)), None)
+    return None if rates is None else cost_at(rates, usage)
+
+
+def cost_at(rates: dict[str, str], usage: dict[str, int]) -> int:
+    """What a usage costs at these rates, in pico-dollars."""
+    cached, written = usage.get("cached_input_tokens", 0), usage.get("cache_creation_input_tokens", 0)
+    long = usage.get("cache_creation_1h_input_tokens", 0)
+    tokens = {
+        "input": usage["input_tokens"] - cached - written, "cached_input": cached, "cache_creation": written - long,
+        "cache_creation_1h": long, "output": usage.get("output_tokens", 0),
+    }
+    micro_usd = sum(count * Decimal(rates[name]) for name, count in tokens.items() if count)
     return int(micro_usd * PICO_PER_MICRO)
 
 
-def expected(fixture: str, request_model: str | None) -> Record:
-    """What the record of a call that this fixture answers must say; None where a field must be absent."""
+def estimate(model: str | None, sent: int, text: int = 0) -> Record:
+    """What the record of a call without reported usage says: `sent` bytes were asked, `text` bytes of text came."""
+    tokens: Record = {"input_tokens": -(-sent // BYTES_PER_TOKEN)}
+    if text:
+        tokens["output_tokens"] = -(-text // BYTES_PER_TOKEN)
+    cost = cost_picousd(model, tokens)
+    status = "unknown_model" if cost is None else "estimated"
+    # A total is a provider's word.
+    unknown = {"output_tokens": None, "total_tokens": None}
+    return {"usage_source": "estimated", **unknown, **tokens, "cost_picousd": cost, "price_status": status}
+
+
+def text_bytes(body: bytes) -> int:
+    """The length of the generated text in a chat answer or the beginning of one, decoded."""
+    count = 0
+    for found in TEXT.findall(body):
+        # A string that is cut off counts as far as it came: without half an escape or half a character.
+        whole = re.sub(rb"\\(?:u[0-9a-fA-F]{0,3})?$", b"", found).decode("utf-8", "ignore")
+        count += len(json.loads(f'"{whole}"').encode("utf-8", "surrogatepass"))
+    return count
+
+
+def assert_estimated(record: Record, model: str | None, sent: int, least: int = 0, most: int | None = None) -> None:
+    """`record` is an estimate for `sent` bytes of request and `least` to `most` bytes of text."""
+    tokens = record.get("output_tokens", 0)
+    most = least if most is None else most
+    assert -(-least // BYTES_PER_TOKEN) <= tokens <= -(-most // BYTES_PER_TOKEN), record
+    assert_says(record, estimate(model, sent, tokens * BYTES_PER_TOKEN))
+
+
+def expected(fixture: str, request_model: str | None, sent: int = 0) -> Record:
+    """What the record of a call that this fixture answers must say, where `sent` is the length of the request's body;
+    None where a field must be absent."""
     meta = fixtures()[fixture].meta
     usage = meta["usage"]
     wanted: Record = {name: usage.get(name) for name in COUNTS}
@@ -70,7 +109,7 @@ def expected(fixture: str, request_model: str | None) -> Record:
     elif meta["status"] >= 400:
         wanted |= {"cost_picousd": 0, "price_status": "free"}
     else:
-        wanted |= {"cost_picousd": None, "price_status": None}
+        wanted |= estimate(meta["response_model"], sent, text_bytes(fixtures()[fixture].data))
     return wanted
 
 
@@ -111,6 +150,11 @@ def lines(path: Path) -> list[bytes]:
     return sorted(path.read_bytes().splitlines()) if path.exists() else []
 
 
+def exact_records(stack: Stack) -> list[Record]:
+    """The records in the access log, with decimals for fractions."""
+    return [json.loads(line, parse_float=Decimal) for line in lines(stack.access_log_path)]
+
+
 def assert_nothing_lost(stack: Stack, number: int | None = None) -> list[Record]:
     """Every LLM call that Envoy saw, `number` of them if given, has one line in the access log, and the collector has
     the same bytes. Returns the records with decimals for fractions."""
@@ -129,9 +173,8 @@ def assert_nothing_lost(stack: Stack, number: int | None = None) -> list[Record]
             f"{calls} calls, {len(logged)} in the access log, {len(sent)} at the collector; only in the log: "
             f"{sorted(set(logged) - set(sent))[:3]}, only at the collector: {sorted(set(sent) - set(logged))[:3]}"
         ) from None
-    logged = lines(stack.access_log_path)
-    assert logged == lines(stack.records_path)
-    records = [json.loads(line, parse_float=Decimal) for line in logged]
+    assert lines(stack.access_log_path) == lines(stack.records_path)
+    records = exact_records(stack)
     assert_consistent(records)
     return records
 
@@ -144,6 +187,13 @@ def assert_consistent(records: Iterable[Record]) -> None:
     by_instance: dict[str, list[int]] = {}
     for record in records:
         by_instance.setdefault(record["instance"], []).append(record["seq"])
+        counted = "input_tokens" in record or "output_tokens" in record
+        assert counted or record["usage_source"] != "estimated", record
+        assert not counted or record["usage_source"] != "none", record
+        assert (record["usage_source"] == "estimated") >= (record.get("price_status") == "estimated"), record
+        if record["usage_source"] == "estimated":
+            assert "input_tokens" in record, record
+            assert record["price_status"] in ("estimated", "unknown_model", "unpriced"), record
         if "cost_picousd" in record:
             assert Decimal(record["cost_usd"]).scaleb(12) == record["cost_picousd"], record
             assert sum(c["cost_picousd"] for c in record.get("charges", [])) == record["cost_picousd"], record

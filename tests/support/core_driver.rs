@@ -4,7 +4,7 @@ use super::chunks::Chunking;
 use super::exchange::{Driver, End, Exchange, Headers, Outcome};
 use std::rc::Rc;
 use tollgate::config::Config;
-use tollgate::exchange::{Context, Edit, Ending, Event, Exchange as Core};
+use tollgate::exchange::{Context, Edit, Ending, Event, Exchange as Core, Route, Verdict};
 use tollgate::identity::Instance;
 use tollgate::memory::MemoryHost;
 
@@ -30,6 +30,14 @@ pub fn apply(edits: Vec<Edit>, headers: &mut Headers) {
     }
 }
 
+/// Sends on a piece of a body, or what the verdict puts in its place.
+fn pass(chunk: &[u8], verdict: Verdict, body: &mut Vec<u8>) {
+    match verdict.body {
+        Some(other) => body.extend(other),
+        None => body.extend_from_slice(chunk),
+    }
+}
+
 impl Driver for CoreDriver {
     fn play(&mut self, exchange: &Exchange, chunking: Chunking) -> Outcome {
         let config = Config::from_bytes(&exchange.config).expect("the case's configuration is valid");
@@ -38,30 +46,36 @@ impl Driver for CoreDriver {
         let mut core = Core::new(Rc::new(config));
         let mut on = |event: Event<'_>| {
             host.now_ns += 1_000_000;
-            core.on(event, &mut Context { host: &mut host, instance: &mut instance }).edits
+            core.on(event, &mut Context { host: &mut host, instance: &mut instance })
         };
+        let (mut upstream_body, mut client_body) = (Vec::new(), Vec::new());
 
         let mut upstream_headers = exchange.request_headers.clone();
         let end_of_stream = exchange.request_body.is_empty();
         let headers = borrowed(&exchange.request_headers);
-        apply(on(Event::RequestHeaders { headers: &headers, end_of_stream }), &mut upstream_headers);
+        apply(
+            on(Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream }).edits,
+            &mut upstream_headers,
+        );
         if !end_of_stream {
             for chunk in chunking.cut(&exchange.request_body) {
-                on(Event::RequestBody { chunk, end_of_stream: false });
+                pass(chunk, on(Event::RequestBody { chunk, end_of_stream: false }), &mut upstream_body);
             }
-            on(Event::RequestBody { chunk: b"", end_of_stream: true });
+            pass(b"", on(Event::RequestBody { chunk: b"", end_of_stream: true }), &mut upstream_body);
         }
 
         let mut client_headers = exchange.response_headers.clone().unwrap_or_default();
         if let Some(response) = &exchange.response_headers {
             let end_of_stream = exchange.response_body.is_empty() && exchange.end == End::Body;
             let headers = borrowed(response);
-            apply(on(Event::ResponseHeaders { headers: &headers, end_of_stream }), &mut client_headers);
+            apply(on(Event::ResponseHeaders { headers: &headers, end_of_stream }).edits, &mut client_headers);
             for chunk in chunking.cut(&exchange.response_body) {
-                on(Event::ResponseBody { chunk, end_of_stream: false });
+                pass(chunk, on(Event::ResponseBody { chunk, end_of_stream: false }), &mut client_body);
             }
             match exchange.end {
-                End::Body if !end_of_stream => drop(on(Event::ResponseBody { chunk: b"", end_of_stream: true })),
+                End::Body if !end_of_stream => {
+                    pass(b"", on(Event::ResponseBody { chunk: b"", end_of_stream: true }), &mut client_body);
+                }
                 End::Trailers => drop(on(Event::ResponseTrailers)),
                 End::Body | End::None => {}
             }
@@ -75,12 +89,6 @@ impl Driver for CoreDriver {
         }));
         assert!(host.records.len() <= 1, "one record at most");
         let record = host.records.first().map(|record| serde_json::from_slice(&record.to_json().unwrap()).unwrap());
-        Outcome {
-            record,
-            upstream_headers,
-            upstream_body: exchange.request_body.clone(),
-            client_headers,
-            client_body: exchange.response_body.clone(),
-        }
+        Outcome { record, upstream_headers, upstream_body, client_headers, client_body }
     }
 }

@@ -2,9 +2,10 @@
 
 Why not a mock library: what a meter gets wrong lives in the bytes (where a write ends, what a gzip block holds, which
 chunk says `usage`), so the bodies keep the real providers' shape and each request chooses its own fault. By default
-the fixture is picked by path, request model and `stream`; the model is echoed in its dated form and the id is unique,
-as the real API does, and without `stream_options.include_usage` a stream carries no usage. A fixture asked for by name
-is served verbatim. What arrived is kept in `Replay.requests` and at `GET /_replay/requests` (`DELETE` forgets it).
+the fixture is picked by path, query, request model (in the body, a form field or the path) and whether a stream is
+asked for. An OpenAI chat echoes the model in its dated form and has a unique id, as the real API does, and without
+`stream_options.include_usage` its stream carries no usage. Other APIs' fixtures, and any asked for by name, are served
+verbatim. What arrived is kept in `Replay.requests` and at `GET /_replay/requests` (`DELETE` forgets it).
 
 Request headers that steer an answer (all optional):
 
@@ -14,13 +15,15 @@ Request headers that steer an answer (all optional):
     x-replay-chunk           bytes per write (1, 5, 7, ...) or `whole`; default: an event, or a whole JSON body
     x-replay-delay-ms        pause between writes            x-replay-wait-ms    pause before the answer
     x-replay-gzip            1: compressed, a flush per event; auto: if the request accepts it
+    x-replay-content-type    another content-type, or `none`
     x-replay-claims          a content-encoding to name, whatever the body is
     x-replay-content-length  1: content-length, 0: chunked; default: chunked for streams and gzip
     x-replay-fault           reset-before-headers, reset-after-headers, reset-mid-body (RST), close-mid-body (FIN),
                              early-answer (before the request body is read), no-body (204, or content-length 0 with
                              x-replay-status), hang, hang-mid-body, trailers (chunked, `x-replay-trailer: end`),
                              short-body (ends properly in the middle)
-    x-replay-fault-after     body bytes sent before a mid-body fault, or of a short body; default: half
+    x-replay-fault-after     body bytes sent before a mid-body fault, or of a short body; default: half. With trailers:
+                             the body's; default: all
 
 Run alone: python3 tests/support/replay.py --port 10001 --event-delay-ms 30
 """
@@ -35,16 +38,18 @@ import sys
 import time
 import zlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support import eventstream
 from support.http1 import Body, Connection, Head, Server, chunk, response_head
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -52,6 +57,9 @@ KEPT_BODY_BYTES = 1 << 16
 KEPT_REQUESTS = 20_000
 # Long enough for Envoy to have read what was written before a reset discards the rest.
 SETTLE_SECONDS = 0.05
+# Their answers are streams whatever the body says; Ollama's unless it says no.
+STREAM_PATHS = (":streamGenerateContent", ":streamRawPredict", "/converse-stream", "/invoke-with-response-stream")
+STREAM_UNLESS_REFUSED = ("/api/chat", "/api/generate")
 USAGE_KEYS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 
 
@@ -63,10 +71,28 @@ class Fixture:
     data: bytes
     meta: dict[str, Any] = field(repr=False)
 
-    def matches(self, path: str, model: str, stream: bool) -> tuple[int, bool] | None:
+    @property
+    def own(self) -> bool:
+        """Whether it is the answer to one request, given in the index, and never changed to fit another."""
+        return "method" in self.meta
+
+    def pieces(self, include_usage: bool = True) -> list[bytes]:
+        """The body as a provider writes it: an event, line, frame or array element at a time."""
+        kind = self.meta["content_type"] or ""
+        if not self.meta["stream"]:
+            return [self.data]
+        if kind == eventstream.CONTENT_TYPE:
+            return list(eventstream.split(self.data))
+        if "json" in kind:
+            return re.findall(rb".*?\r\n,|.+" if self.data[:1] == b"[" else rb".*?\n", self.data, re.DOTALL)
+        if b"\r\n\r\n" in self.data:
+            return [e + b"\r\n\r\n" for e in self.data.split(b"\r\n\r\n") if e]
+        return events(self.data, include_usage or (self.own and not self.meta.get("include_usage")))
+
+    def matches(self, path: str, query: str, model: str, stream: bool) -> tuple[int, bool] | None:
         """How closely the fixture fits a call: longer path pattern first, then a named model."""
         serve = self.meta.get("serve")
-        if serve is None or self.meta["stream"] != stream:
+        if serve is None or self.meta["stream"] != stream or serve.get("query", "") not in query:
             return None
         paths = [p for p in serve["path"].split("|") if fnmatchcase(path, p)]
         models = [m for m in serve["model"].split("|") if fnmatchcase(model, m)]
@@ -81,17 +107,40 @@ def fixtures() -> dict[str, Fixture]:
 
 
 @lru_cache(maxsize=1024)
-def pick(path: str, model: str, stream: bool) -> Fixture | None:
+def pick(target: str, model: str, stream: bool) -> Fixture | None:
     """The fixture that fits a call best, if any."""
-    scored = [(score, f) for f in fixtures().values() if (score := f.matches(path, model, stream)) is not None]
+    path, _, query = target.partition("?")
+    found = ((f.matches(path, query, model, stream), f) for f in fixtures().values())
+    scored = [(score, f) for score, f in found if score is not None]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 @lru_cache(maxsize=1)
 def dated_models() -> dict[str, str]:
     """The model name a provider answers with, by the name asked for."""
-    metas = [f.meta for f in fixtures().values()]
+    metas = [f.meta for f in fixtures().values() if not f.own]
     return {m["request_model"]: m["response_model"] for m in metas if "response_model" in m}
+
+
+def asked(head: Head, body: Body | None) -> tuple[str, bool, bool]:
+    """What a request wants: its model, whether a stream, and whether usage in it."""
+    call: dict[str, Any] = {}
+    data = body.data if body is not None else b""
+    if data[:1] == b"{":
+        try:
+            call = json.loads(data)
+        except ValueError:
+            pass
+    elif head.header("content-type").startswith("multipart/form-data"):
+        form = re.findall(rb'name="?(model|stream)"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)', data)
+        call = {name.decode(): value.decode("utf-8", "replace") for name, value in form}
+        call["stream"] = call.get("stream") == "true"
+    named = re.search(r"/models?/([^/:]+)", head.path)
+    model = str(call.get("model") or (unquote(named[1]) if named else ""))
+    default = head.path in STREAM_UNLESS_REFUSED
+    stream = head.path.endswith(STREAM_PATHS) or call.get("stream", default) is True
+    options = call.get("stream_options")
+    return model, stream, isinstance(options, dict) and options.get("include_usage") is True
 
 
 def events(data: bytes, include_usage: bool) -> list[bytes]:
@@ -116,7 +165,7 @@ class Plan:
     """An answer, decided before its first byte is written."""
 
     status: int
-    content_type: str
+    headers: list[tuple[str, str]]
     pieces: list[bytes]
     stream: bool
     fixture: str | None
@@ -156,30 +205,25 @@ class Replay(Server):
             time.sleep(0.01)
 
     def _plan(self, head: Head, body: Body | None) -> Plan:
-        call: dict[str, Any] = {}
-        if body is not None and body.data[:1] == b"{":
-            try:
-                call = json.loads(body.data)
-            except ValueError:
-                pass
-        model, stream = str(call.get("model", "")), call.get("stream") is True
+        model, stream, include_usage = asked(head, body)
         name = head.header("x-replay-fixture") or None
         status = int(head.header("x-replay-status", "0"))
         usage = head.header("x-replay-usage")
         if name is None and status >= 400:
             name = {429: "openai-error-429.json"}.get(status, f"openai-error-{'500' if status >= 500 else '400'}.json")
-        fixture = fixtures()[name] if name else pick(head.path, model, stream)
+        fixture = fixtures()[name] if name else pick(head.target, model, stream)
         if fixture is None:
             data = json.dumps({"object": "replay", "path": head.path}).encode()
-            return Plan(status or 200, "application/json", [data], False, None)
+            return Plan(status or 200, [("content-type", "application/json")], [data], False, None)
         data, meta = fixture.data, fixture.meta
-        if name is None:
+        if name is None and not fixture.own:
             data = self._echo(data, meta, dated_models().get(model, model))
         if usage:
             data = with_usage(data, usage)
-        asked = (call.get("stream_options") or {}).get("include_usage") is True
-        pieces = events(data, asked or name is not None) if meta["stream"] else [data]
-        return Plan(status or meta["status"], meta["content_type"], pieces, meta["stream"], fixture.name)
+        pieces = replace(fixture, data=data).pieces(include_usage or name is not None)
+        headers = [("content-type", meta["content_type"])] if meta["content_type"] else []
+        headers += meta.get("headers", {}).items()
+        return Plan(status or meta["status"], headers, pieces, meta["stream"], fixture.name)
 
     def _echo(self, data: bytes, meta: dict[str, Any], model: str) -> bytes:
         found = re.search(rb'"id": ?"(chatcmpl-[^"]+)"', data)
@@ -247,12 +291,15 @@ class Replay(Server):
             pieces = [whole] if size == "whole" else cut(whole, int(size))
         total = sum(map(len, pieces))
         after = min(int(head.header("x-replay-fault-after", str(total // 2))), total)
-        if fault == "short-body":
+        if fault == "short-body" or (fault == "trailers" and head.header("x-replay-fault-after")):
             pieces, total = self._until(pieces, after), after
         sized = head.header("x-replay-content-length", "0" if plan.stream or gzipped else "1") == "1"
         if fault == "trailers":
             sized = False
-        headers = [("content-type", plan.content_type), ("x-request-id", f"req_replay_{next(self._ids)}")]
+        if kind := head.header("x-replay-content-type"):
+            plan.headers[:] = [h for h in plan.headers if h[0] != "content-type"]
+            plan.headers += [] if kind == "none" else [("content-type", kind)]
+        headers = [*plan.headers, ("x-request-id", f"req_replay_{next(self._ids)}")]
         if encoding := head.header("x-replay-claims", "gzip" if gzipped else ""):
             headers.append(("content-encoding", encoding))
         if fault == "trailers":

@@ -87,6 +87,12 @@ def without_filter(bootstrap: Bootstrap) -> None:
     filters[:] = [f for f in filters if f["name"] != "tollgate"]
 
 
+def without_injection(bootstrap: Bootstrap) -> None:
+    """Nobody is asked for usage in a caller's place."""
+    envoy_config.flush_soon(bootstrap)
+    envoy_config.filter_config(bootstrap)["metering"] = {"inject_include_usage": False}
+
+
 def http2_upstream(bootstrap: Bootstrap) -> None:
     """The provider is reached by HTTP/2: a second listener turns that into the replay provider's HTTP/1."""
     envoy_config.flush_soon(bootstrap)

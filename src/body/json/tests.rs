@@ -12,6 +12,7 @@ const PLACES: Places<&str> = &[
     within("choices", &[within_each(&[key("finish_reason", "finish_reason")])]),
     within("tools", &[each("tool")]),
     key("stream", "stream"),
+    pieces("bytes", "bytes"),
 ];
 
 fn show(name: &str, value: Value<'_>) -> String {
@@ -180,4 +181,29 @@ fn a_count_is_a_whole_number_of_64_bits() {
         assert_eq!(Value::Number(number).as_count(), count, "{number}");
     }
     assert_eq!(Value::Null.as_count(), None);
+}
+
+#[test]
+fn a_long_string_comes_in_pieces_and_ends() {
+    let long = r"abc\/d\u00e9".repeat(300);
+    let text = format!(r#"{{"bytes":"{long}","model":"m"}}"#);
+    for size in [1, 7, 100_000] {
+        let (mut whole, mut ended, mut model) = (Vec::new(), 0, 0);
+        let mut scanner = Scanner::new(PLACES);
+        for piece in text.as_bytes().chunks(size) {
+            scanner.feed(piece, &mut |name: &str, value: Value<'_>| match value {
+                Value::Piece(bytes) => whole.extend_from_slice(bytes),
+                Value::End => ended += 1,
+                _ => model += usize::from(name == "model"),
+            });
+        }
+        assert_eq!(String::from_utf8(whole).unwrap(), "abc/dé".repeat(300), "in pieces of {size}");
+        assert_eq!((ended, model), (1, 1));
+    }
+}
+
+#[test]
+fn a_number_that_may_be_cut_in_half_is_not_reported() {
+    let (seen, complete) = scan_in(&[br#"{"usage":{"prompt_tokens":29"#]);
+    assert_eq!((seen, complete), (vec!["usage=Object".to_owned()], false));
 }

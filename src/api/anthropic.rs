@@ -1,0 +1,98 @@
+//! Anthropic Messages, on Anthropic's own API, Vertex AI (`rawPredict`) and Foundry.
+//!
+//! `input_tokens` leaves out cached tokens, read and written. A stream reports in `message_start` (everything but
+//! the output, of which it holds a provisional count) and in `message_delta` (cumulative, sometimes only the
+//! output): what comes later replaces, nothing is added. With `iterations`, those are what is billed, each at its own
+//! model; the counts beside them leave some out.
+//! Source: <https://docs.anthropic.com/en/api/messages>.
+
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Unit, count, openai};
+use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
+use crate::usage::Rule;
+
+pub(super) const INPUT: Place<ReplyField> = key("input_tokens", count(|usage| &mut usage.input));
+pub(super) const CACHE_READ: Place<ReplyField> = key("cache_read_input_tokens", count(|usage| &mut usage.cached_input));
+pub(super) const CACHE_WRITE: Place<ReplyField> =
+    key("cache_creation_input_tokens", count(|usage| &mut usage.cache_creation));
+pub(super) const CACHE_WRITE_SPLIT: Place<ReplyField> =
+    within("cache_creation", &[key("ephemeral_1h_input_tokens", count(|usage| &mut usage.cache_creation_1h))]);
+pub(super) const OUTPUT: Place<ReplyField> = key("output_tokens", count(|usage| &mut usage.output));
+pub(super) const THINKING: Place<ReplyField> =
+    within("output_tokens_details", &[key("thinking_tokens", count(|usage| &mut usage.reasoning))]);
+
+const ITERATION: Places<ReplyField> =
+    &[key("model", ReplyField::IterationModel), INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, OUTPUT, THINKING];
+
+const SERVICE_TIER: Place<ReplyField> = key("service_tier", ReplyField::ServiceTier);
+const TOOL_USE: Place<ReplyField> =
+    within("server_tool_use", &[key("web_search_requests", ReplyField::Unit(Unit::WebSearchRequests))]);
+const ITERATIONS: Place<ReplyField> = within("iterations", &[container_each(ReplyField::Iteration, ITERATION)]);
+
+/// `usage` of a whole message, and of the event that ends a stream.
+const USAGE: Place<ReplyField> = container(
+    "usage",
+    ReplyField::Usage,
+    &[INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, OUTPUT, THINKING, SERVICE_TIER, TOOL_USE, ITERATIONS],
+);
+
+/// The message that begins a stream. The output it counts is what there was before anything was generated: a stream
+/// that breaks off has an output nobody counted.
+pub(super) const MESSAGE: Place<ReplyField> = within(
+    "message",
+    &[
+        key("id", ReplyField::Id),
+        key("model", ReplyField::Model),
+        container(
+            "usage",
+            ReplyField::Usage,
+            &[INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, SERVICE_TIER, TOOL_USE],
+        ),
+    ],
+);
+
+pub(super) const DELTA: Place<ReplyField> = within(
+    "delta",
+    &[
+        key("stop_reason", ReplyField::FinishReason),
+        pieces("text", ReplyField::Text),
+        pieces("thinking", ReplyField::Text),
+        pieces("partial_json", ReplyField::Text),
+    ],
+);
+
+/// `POST …/v1/messages` and Vertex AI's `rawPredict` and `streamRawPredict`.
+pub(super) static MESSAGES: Format = Format {
+    name: "anthropic_messages",
+    operation: "chat",
+    request: &[
+        key("model", RequestField::Model),
+        key("stream", RequestField::Stream),
+        key("max_tokens", RequestField::MaxOutputTokens),
+        within("messages", &[each(RequestField::Message)]),
+        openai::TOOLS,
+    ],
+    reply: &[
+        key("type", ReplyField::EventType),
+        key("id", ReplyField::Id),
+        key("model", ReplyField::Model),
+        key("stop_reason", ReplyField::FinishReason),
+        within("content", &[within_each(&[pieces("text", ReplyField::Text), pieces("thinking", ReplyField::Text)])]),
+        MESSAGE,
+        DELTA,
+        USAGE,
+        within("error", &[key("type", ReplyField::ErrorType)]),
+    ],
+    rule: Rule::CacheApart,
+    dialect: Dialect::Anthropic,
+    ..PLAIN
+};
+
+/// `POST …/v1/messages/count_tokens`: free.
+pub(super) static COUNT_TOKENS: Format = Format {
+    name: "anthropic_count_tokens",
+    operation: "count_tokens",
+    request: &[key("model", RequestField::Model)],
+    free: true,
+    dialect: Dialect::Anthropic,
+    ..PLAIN
+};

@@ -1,0 +1,75 @@
+//! Cohere: chat v1 and v2, embed, rerank. `billed_units` are what is billed; `tokens` beside them count a preamble
+//! that is free. Source: <https://docs.cohere.com/reference/chat>.
+
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Unit, count, openai};
+use crate::body::json::{Place, container, each, key, pieces, within, within_each};
+
+const BILLED: Place<ReplyField> = container(
+    "billed_units",
+    ReplyField::Usage,
+    &[
+        key("input_tokens", count(|usage| &mut usage.input)),
+        key("output_tokens", count(|usage| &mut usage.output)),
+        key("search_units", ReplyField::Unit(Unit::SearchUnits)),
+        key("images", ReplyField::Unit(Unit::Images)),
+    ],
+);
+
+const META: Place<ReplyField> = within("meta", &[BILLED]);
+
+/// `cached_tokens` stands beside `billed_units`, of which it is a part.
+const USAGE: Place<ReplyField> = within("usage", &[BILLED]);
+
+/// `POST /v1/chat` and `/v2/chat`.
+pub(super) static CHAT: Format = Format {
+    name: "cohere_chat",
+    operation: "chat",
+    request: &[
+        key("model", RequestField::Model),
+        key("stream", RequestField::Stream),
+        key("max_tokens", RequestField::MaxOutputTokens),
+        within("messages", &[each(RequestField::Message)]),
+        openai::TOOLS,
+    ],
+    reply: &[
+        key("id", ReplyField::Id),
+        key("finish_reason", ReplyField::FinishReason),
+        within("message", &[within("content", &[within_each(&[pieces("text", ReplyField::Text)])])]),
+        USAGE,
+        META,
+        key("type", ReplyField::EventType),
+        within(
+            "delta",
+            &[
+                key("finish_reason", ReplyField::FinishReason),
+                USAGE,
+                within("message", &[within("content", &[pieces("text", ReplyField::Text)])]),
+            ],
+        ),
+        key("event_type", ReplyField::EventType),
+        pieces("text", ReplyField::Text),
+        within("response", &[key("finish_reason", ReplyField::FinishReason), META]),
+    ],
+    dialect: Dialect::Cohere,
+    ..PLAIN
+};
+
+/// `POST /v1/embed` and `/v2/embed`.
+pub(super) static EMBED: Format = Format {
+    name: "cohere_embed",
+    operation: "embeddings",
+    request: &[key("model", RequestField::Model)],
+    reply: &[key("id", ReplyField::Id), META],
+    dialect: Dialect::Cohere,
+    ..PLAIN
+};
+
+/// `POST /v1/rerank` and `/v2/rerank`.
+pub(super) static RERANK: Format = Format {
+    name: "cohere_rerank",
+    operation: "rerank",
+    request: &[key("model", RequestField::Model)],
+    reply: &[key("id", ReplyField::Id), META],
+    dialect: Dialect::Cohere,
+    ..PLAIN
+};

@@ -1,0 +1,362 @@
+//! What a request and a reply say, gathered as their places come by.
+
+use super::{ReplyField, RequestField, Side, Unit, number};
+use crate::body::ReplySink;
+use crate::body::json::{Sink, Value};
+use crate::money::Decimal;
+use crate::usage::UsageReport;
+use std::collections::BTreeMap;
+
+/// Iterations of one reply that are kept; a reply has a handful.
+const MAX_ITERATIONS: usize = 64;
+
+/// Names of tools that are kept, and characters of each.
+const MAX_TOOL_NAMES: usize = 128;
+const MAX_TOOL_NAME_CHARS: usize = 64;
+
+/// What a request's body says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// The model asked for.
+    pub model: Option<Box<str>>,
+    /// Whether a stream was asked for.
+    pub stream: Option<bool>,
+    /// The caller's own limit on generated tokens.
+    pub max_output_tokens: Option<u64>,
+    /// Messages in the conversation.
+    pub message_count: Option<u64>,
+    /// Tools offered.
+    pub tool_count: Option<u64>,
+    /// The names of the first of them.
+    pub tool_names: Vec<Box<str>>,
+    /// Characters to be spoken.
+    pub characters: Option<u64>,
+}
+
+impl Sink<RequestField> for RequestFacts {
+    fn value(&mut self, field: RequestField, value: Value<'_>) {
+        match field {
+            RequestField::Model => set_text(&mut self.model, value),
+            RequestField::Stream => {
+                if let Value::Bool(stream) = value {
+                    self.stream = Some(stream);
+                }
+            }
+            RequestField::MaxOutputTokens => self.max_output_tokens = value.as_count().or(self.max_output_tokens),
+            RequestField::Message => count_element(&mut self.message_count, value),
+            RequestField::Tool => count_element(&mut self.tool_count, value),
+            RequestField::ToolName => {
+                if let Some(name) = value.as_text().filter(|_| self.tool_names.len() < MAX_TOOL_NAMES) {
+                    self.tool_names.push(name.chars().take(MAX_TOOL_NAME_CHARS).collect::<String>().into());
+                }
+            }
+            RequestField::Characters => {
+                if let Value::Piece(piece) = value {
+                    // Characters, not bytes: continuation bytes do not begin one.
+                    let characters = piece.iter().filter(|&&byte| byte & 0xc0 != 0x80).count() as u64;
+                    self.characters = Some(self.characters.unwrap_or(0).saturating_add(characters));
+                }
+            }
+        }
+    }
+}
+
+/// One of several calls a reply was made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Iteration {
+    /// Its model, where it is not the reply's.
+    pub model: Option<Box<str>>,
+    /// Its counts.
+    pub usage: UsageReport,
+}
+
+/// What a reply's body says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplyFacts {
+    /// The provider's id of the response.
+    pub id: Option<Box<str>>,
+    /// The model that answered.
+    pub model: Option<Box<str>>,
+    /// The service tier it was served at.
+    pub service_tier: Option<Box<str>>,
+    /// Why generation ended.
+    pub finish_reason: Option<Box<str>>,
+    /// The provider's error code or type.
+    pub error: Option<Box<str>>,
+    /// Whether the stream said that it is over.
+    pub done: bool,
+    /// Whether the response is made in the background, to be fetched later.
+    pub background: bool,
+    /// Whether the response is only queued or in progress: its usage comes later.
+    pub pending: bool,
+    /// The usage of all events so far.
+    pub usage: UsageReport,
+    /// Where the reply was made of several calls: those, which are what is billed.
+    pub iterations: Vec<Iteration>,
+    /// Billed things that are not tokens.
+    pub units: BTreeMap<Unit, Decimal>,
+    /// What the provider says the call cost, in dollars.
+    pub cost_usd: Option<Decimal>,
+    /// Bytes of generated text.
+    pub text_bytes: u64,
+    staged: Staged,
+}
+
+/// What the JSON text at hand says of usage; it counts once the text is over and not damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Staged {
+    /// The usage object being read.
+    open: Option<UsageReport>,
+    /// Usage objects that are whole.
+    usage: UsageReport,
+    iterations: Vec<Iteration>,
+    in_iteration: bool,
+    detail: Option<Detail>,
+    units: BTreeMap<Unit, Decimal>,
+    searches: u64,
+    elements: u64,
+}
+
+/// An element of a list of counts by modality, which come in either order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Detail {
+    side: Side,
+    modality: Option<Modality>,
+    tokens: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Modality {
+    Audio,
+    Image,
+    Video,
+    /// Not a modality: a cache's lifetime of an hour.
+    OneHour,
+}
+
+impl Modality {
+    /// By its name, or its number in Google's enumeration.
+    fn of(value: Value<'_>) -> Option<Modality> {
+        let name = match value {
+            Value::Text { text, .. } | Value::Number(text) => text,
+            _ => return None,
+        };
+        match name {
+            "AUDIO" | "audio" | "4" => Some(Modality::Audio),
+            "IMAGE" | "image" | "2" => Some(Modality::Image),
+            "VIDEO" | "video" | "3" => Some(Modality::Video),
+            "1h" => Some(Modality::OneHour),
+            _ => None,
+        }
+    }
+}
+
+impl Staged {
+    /// The counts a value belongs to: those of the iteration or of the usage object being read.
+    fn counts(&mut self) -> &mut UsageReport {
+        match self.iterations.last_mut() {
+            Some(iteration) if self.in_iteration => &mut iteration.usage,
+            _ => self.open.get_or_insert_default(),
+        }
+    }
+
+    fn usage_object(&mut self, value: Value<'_>) {
+        match value {
+            Value::Object => {
+                self.open = Some(UsageReport::default());
+                self.iterations.clear();
+            }
+            Value::End => {
+                if let Some(report) = self.open.take() {
+                    self.usage.update(&report);
+                }
+            }
+            _ => self.open = None,
+        }
+    }
+
+    fn iteration(&mut self, value: Value<'_>) {
+        match value {
+            Value::Object => {
+                // Beyond the bound the last one is counted over: its counts must not be taken for the whole call's.
+                if self.iterations.len() < MAX_ITERATIONS {
+                    self.iterations.push(Iteration::default());
+                }
+                self.in_iteration = true;
+            }
+            _ => self.in_iteration = false,
+        }
+    }
+
+    fn end_detail(&mut self) {
+        let Some(Detail { side, modality: Some(modality), tokens: Some(tokens) }) = self.detail.take() else { return };
+        let counts = self.counts();
+        let slot = match (side, modality) {
+            (Side::Prompt, Modality::Audio) => &mut counts.input_audio,
+            (Side::Prompt, Modality::Image) => &mut counts.input_image,
+            (Side::Prompt, Modality::Video) => &mut counts.input_video,
+            (Side::Cache, Modality::Audio) => &mut counts.cached_input_audio,
+            (Side::Cache, Modality::Image) => &mut counts.cached_input_image,
+            (Side::Cache, Modality::Video) => &mut counts.cached_input_video,
+            (Side::Answer, Modality::Audio) => &mut counts.output_audio,
+            (Side::Answer, Modality::Image) => &mut counts.output_image,
+            (Side::CacheWrite, Modality::OneHour) => &mut counts.cache_creation_1h,
+            _ => return,
+        };
+        *slot = Some(tokens);
+    }
+}
+
+impl Sink<ReplyField> for ReplyFacts {
+    fn value(&mut self, field: ReplyField, value: Value<'_>) {
+        let staged = &mut self.staged;
+        match field {
+            ReplyField::Usage => staged.usage_object(value),
+            ReplyField::Count(slot) => {
+                if let Some(tokens) = number(value) {
+                    *slot(staged.counts()) = Some(tokens);
+                }
+            }
+            ReplyField::BareCount(slot) => {
+                if let Some(tokens) = number(value) {
+                    *slot(&mut staged.usage) = Some(tokens);
+                }
+            }
+            ReplyField::AddedCount(slot) => {
+                if let Some(tokens) = number(value) {
+                    let slot = slot(&mut staged.usage);
+                    *slot = Some(slot.unwrap_or(0).saturating_add(tokens));
+                }
+            }
+            ReplyField::Unit(unit) => {
+                if let Value::Number(text) = value
+                    && let Ok(quantity) = Decimal::parse(text)
+                    && !quantity.is_zero()
+                {
+                    staged.units.insert(unit, quantity);
+                }
+            }
+            ReplyField::Element(unit) => {
+                if value != Value::End {
+                    staged.elements = staged.elements.saturating_add(1);
+                    staged.units.insert(unit, Decimal::from(staged.elements));
+                }
+            }
+            ReplyField::Iteration => staged.iteration(value),
+            ReplyField::IterationModel => {
+                if let Some(iteration) = staged.iterations.last_mut() {
+                    set_text(&mut iteration.model, value);
+                }
+            }
+            ReplyField::Detail(side) => match value {
+                Value::End => staged.end_detail(),
+                _ => staged.detail = Some(Detail { side, modality: None, tokens: None }),
+            },
+            ReplyField::DetailModality => {
+                if let Some(detail) = &mut staged.detail {
+                    detail.modality = Modality::of(value);
+                }
+            }
+            ReplyField::DetailTokens => {
+                if let Some(detail) = &mut staged.detail {
+                    detail.tokens = number(value);
+                }
+            }
+            ReplyField::CostUsd => self.cost_usd = decimal(value).or(self.cost_usd),
+            ReplyField::CostTicks => {
+                self.cost_usd = decimal(value).and_then(|ticks| ticks.shifted(10)).or(self.cost_usd);
+            }
+            ReplyField::Outputs => {
+                if value == Value::Array {
+                    staged.searches = 0;
+                }
+            }
+            ReplyField::OutputType => {
+                if value.as_text() == Some("web_search_call") {
+                    staged.searches = staged.searches.saturating_add(1);
+                    staged.units.insert(Unit::WebSearchRequests, Decimal::from(staged.searches));
+                }
+            }
+            ReplyField::Text => {
+                if let Value::Piece(piece) = value {
+                    self.text_bytes = self.text_bytes.saturating_add(piece.len() as u64);
+                }
+            }
+            ReplyField::Id => set_text(&mut self.id, value),
+            ReplyField::Model => set_text(&mut self.model, value),
+            ReplyField::ServiceTier => match value {
+                Value::Number(text) => self.service_tier = Some(text.into()),
+                _ => set_text(&mut self.service_tier, value),
+            },
+            ReplyField::FinishReason => set_text(&mut self.finish_reason, value),
+            ReplyField::Status => {
+                set_text(&mut self.finish_reason, value);
+                self.pending = matches!(value.as_text(), Some("queued" | "in_progress"));
+            }
+            ReplyField::Background => self.background = value == Value::Bool(true),
+            ReplyField::EventType => self.done |= value.as_text().is_some_and(ends_the_stream),
+            ReplyField::Done => self.done |= value == Value::Bool(true),
+            ReplyField::ErrorCode => set_text(&mut self.error, value),
+            ReplyField::ErrorType if self.error.is_none() => set_text(&mut self.error, value),
+            ReplyField::ErrorType => {}
+        }
+    }
+}
+
+/// Kinds of events after which nothing that matters follows.
+fn ends_the_stream(kind: &str) -> bool {
+    matches!(
+        kind,
+        "message_stop"
+            | "response.completed"
+            | "response.incomplete"
+            | "response.failed"
+            | "transcript.text.done"
+            | "message-end"
+            | "stream-end"
+    )
+}
+
+impl ReplySink<ReplyField> for ReplyFacts {
+    fn end_of_text(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        self.usage.update(&staged.usage);
+        if !staged.iterations.is_empty() {
+            self.iterations = staged.iterations;
+        }
+        self.units.extend(staged.units);
+    }
+
+    fn discard_text(&mut self) {
+        self.staged = Staged::default();
+    }
+
+    fn done(&mut self) {
+        self.done = true;
+    }
+
+    fn exception(&mut self, kind: &str) {
+        self.error = Some(kind.into());
+    }
+}
+
+fn decimal(value: Value<'_>) -> Option<Decimal> {
+    match value {
+        Value::Number(text) | Value::Text { text, .. } => Decimal::parse(text).ok(),
+        _ => None,
+    }
+}
+
+/// Keeps a non-empty string. Every event of a stream repeats the same few: those are not stored again.
+fn set_text(slot: &mut Option<Box<str>>, value: Value<'_>) {
+    if let Some(text) = value.as_text().filter(|text| !text.is_empty() && slot.as_deref() != Some(text)) {
+        *slot = Some(text.into());
+    }
+}
+
+/// Counts an element of an array when it begins.
+fn count_element(slot: &mut Option<u64>, value: Value<'_>) {
+    if value != Value::End {
+        *slot = Some(slot.unwrap_or(0).saturating_add(1));
+    }
+}

@@ -1,0 +1,110 @@
+//! Google's Gemini API and Vertex AI.
+//!
+//! Thoughts are not in `candidatesTokenCount` and the provider's tool use is not in `promptTokenCount`. A stream is
+//! server-sent events with `alt=sse`, else one JSON array; either way `usageMetadata` is cumulative and may lack any
+//! count in any chunk. With integer enumerations a modality is a number. The model stands in the path only.
+//! Source: <https://ai.google.dev/api/generate-content#UsageMetadata>.
+
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Side, Unit, count};
+use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
+use crate::usage::Rule;
+
+const DETAIL: Places<ReplyField> =
+    &[key("modality", ReplyField::DetailModality), key("tokenCount", ReplyField::DetailTokens)];
+
+const PROMPT_DETAILS: Places<ReplyField> = &[container_each(ReplyField::Detail(Side::Prompt), DETAIL)];
+
+const USAGE: Place<ReplyField> = container(
+    "usageMetadata",
+    ReplyField::Usage,
+    &[
+        key("promptTokenCount", count(|usage| &mut usage.input)),
+        key("cachedContentTokenCount", count(|usage| &mut usage.cached_input)),
+        key("candidatesTokenCount", count(|usage| &mut usage.output)),
+        key("thoughtsTokenCount", count(|usage| &mut usage.reasoning)),
+        key("toolUsePromptTokenCount", count(|usage| &mut usage.tool_use_input)),
+        key("totalTokenCount", count(|usage| &mut usage.total)),
+        within("promptTokensDetails", PROMPT_DETAILS),
+        // Batch embeddings leave out an s.
+        within("promptTokenDetails", PROMPT_DETAILS),
+        within("cacheTokensDetails", &[container_each(ReplyField::Detail(Side::Cache), DETAIL)]),
+        within("candidatesTokensDetails", &[container_each(ReplyField::Detail(Side::Answer), DETAIL)]),
+        key("trafficType", ReplyField::ServiceTier),
+        key("serviceTier", ReplyField::ServiceTier),
+    ],
+);
+
+const ERROR: Place<ReplyField> = within("error", &[key("status", ReplyField::ErrorCode)]);
+
+const CANDIDATES: Place<ReplyField> = within(
+    "candidates",
+    &[within_each(&[
+        key("finishReason", ReplyField::FinishReason),
+        within("content", &[within("parts", &[within_each(&[pieces("text", ReplyField::Text)])])]),
+    ])],
+);
+
+const CHUNK: Places<ReplyField> =
+    &[key("modelVersion", ReplyField::Model), key("responseId", ReplyField::Id), CANDIDATES, USAGE, ERROR];
+
+/// `POST …/models/{model}:generateContent` and `:streamGenerateContent`.
+pub(super) static GENERATE_CONTENT: Format = Format {
+    name: "gemini_generate_content",
+    operation: "generate_content",
+    request: &[
+        within("generationConfig", &[key("maxOutputTokens", RequestField::MaxOutputTokens)]),
+        within("contents", &[each(RequestField::Message)]),
+        within(
+            "tools",
+            &[within_each(&[within(
+                "functionDeclarations",
+                &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])],
+            )])],
+        ),
+    ],
+    // Without `alt=sse` a stream is an array of chunks.
+    reply: &[
+        key("modelVersion", ReplyField::Model),
+        key("responseId", ReplyField::Id),
+        CANDIDATES,
+        USAGE,
+        ERROR,
+        within_each(CHUNK),
+    ],
+    rule: Rule::ThoughtsApart,
+    dialect: Dialect::Google,
+    ..PLAIN
+};
+
+/// `POST …/models/{model}:countTokens`: free.
+pub(super) static COUNT_TOKENS: Format =
+    Format { name: "gemini_count_tokens", operation: "count_tokens", free: true, dialect: Dialect::Google, ..PLAIN };
+
+/// `POST …/models/{model}:embedContent` and `:batchEmbedContents`; only newer models report usage.
+pub(super) static EMBED: Format = Format {
+    name: "gemini_embed",
+    operation: "embeddings",
+    reply: &[USAGE, ERROR],
+    rule: Rule::ThoughtsApart,
+    dialect: Dialect::Google,
+    ..PLAIN
+};
+
+/// `POST …/models/{model}:predict` on Vertex AI: embeddings, counted per instance, which this adds up, and characters.
+pub(super) static VERTEX_PREDICT: Format = Format {
+    name: "vertex_predict",
+    operation: "embeddings",
+    reply: &[
+        within(
+            "predictions",
+            &[within_each(&[within(
+                "embeddings",
+                &[within("statistics", &[key("token_count", ReplyField::AddedCount(|usage| &mut usage.input))])],
+            )])],
+        ),
+        within("metadata", &[key("billableCharacterCount", ReplyField::Unit(Unit::Characters))]),
+        ERROR,
+    ],
+    dialect: Dialect::Google,
+    ..PLAIN
+};

@@ -1,0 +1,43 @@
+//! Ollama's own API: lines of JSON unless `stream` is false. The last line has the counts; the prompt's is missing
+//! where the prompt was cached, which means unknown, not zero.
+//! Source: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
+
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, openai};
+use crate::body::json::{each, key, pieces, within};
+
+/// `POST /api/chat` and `/api/generate`.
+pub(super) static CHAT: Format = Format {
+    name: "ollama_chat",
+    operation: "chat",
+    request: &[
+        key("model", RequestField::Model),
+        key("stream", RequestField::Stream),
+        within("options", &[key("num_predict", RequestField::MaxOutputTokens)]),
+        within("messages", &[each(RequestField::Message)]),
+        openai::TOOLS,
+    ],
+    reply: &[
+        key("model", ReplyField::Model),
+        key("done", ReplyField::Done),
+        key("done_reason", ReplyField::FinishReason),
+        key("prompt_eval_count", ReplyField::BareCount(|usage| &mut usage.input)),
+        key("eval_count", ReplyField::BareCount(|usage| &mut usage.output)),
+        within("message", &[pieces("content", ReplyField::Text), pieces("thinking", ReplyField::Text)]),
+        pieces("response", ReplyField::Text),
+    ],
+    dialect: Dialect::Ollama,
+    ..PLAIN
+};
+
+/// `POST /api/embed` and `/api/embeddings`.
+pub(super) static EMBED: Format = Format {
+    name: "ollama_embed",
+    operation: "embeddings",
+    request: &[key("model", RequestField::Model)],
+    reply: &[
+        key("model", ReplyField::Model),
+        key("prompt_eval_count", ReplyField::BareCount(|usage| &mut usage.input)),
+    ],
+    dialect: Dialect::Ollama,
+    ..PLAIN
+};

@@ -1,0 +1,244 @@
+//! OpenAI's APIs, and the many servers that speak them.
+//!
+//! A chat stream reports usage once, in its last data event before `[DONE]`, if the request asked for it with
+//! `stream_options.include_usage`; other events carry `"usage": null` or none. Compatible servers put usage into
+//! an event that still has choices (Mistral, DeepSeek, OpenRouter), repeat it (Groq, vLLM) or send it cumulatively
+//! (Perplexity), so any object counts, the last one wins and nothing is summed. Their own spellings of the same counts
+//! stand in the one table here: `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` at the top (Together),
+//! `prompt_token_details` (Writer, Mistral), `num_cached_tokens` (Mistral), `citation_tokens` (Perplexity), costs
+//! (OpenRouter, Vercel, Perplexity, xAI). A Responses stream reports in its terminal event, inside `response`.
+//! Source: <https://platform.openai.com/docs/api-reference>.
+
+use super::{Format, PLAIN, ReplyField, RequestField, Unit, count};
+use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
+
+/// `tools`, each with its name in `function` or beside it.
+pub(super) const TOOLS: Place<RequestField> = within(
+    "tools",
+    &[container_each(
+        RequestField::Tool,
+        &[key("name", RequestField::ToolName), within("function", &[key("name", RequestField::ToolName)])],
+    )],
+);
+
+const CHAT_REQUEST: Places<RequestField> = &[
+    key("model", RequestField::Model),
+    key("stream", RequestField::Stream),
+    key("max_tokens", RequestField::MaxOutputTokens),
+    key("max_completion_tokens", RequestField::MaxOutputTokens),
+    within("messages", &[each(RequestField::Message)]),
+    TOOLS,
+    within("functions", &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])]),
+];
+
+const PROMPT_DETAILS: Places<ReplyField> = &[
+    key("cached_tokens", count(|usage| &mut usage.cached_input)),
+    key("cache_write_tokens", count(|usage| &mut usage.cache_creation)),
+    key("audio_tokens", count(|usage| &mut usage.input_audio)),
+    key("image_tokens", count(|usage| &mut usage.input_image)),
+];
+
+const OUTPUT_DETAILS: Places<ReplyField> = &[
+    key("reasoning_tokens", count(|usage| &mut usage.reasoning)),
+    key("audio_tokens", count(|usage| &mut usage.output_audio)),
+    key("image_tokens", count(|usage| &mut usage.output_image)),
+];
+
+/// `usage` in either of OpenAI's spellings, prompt/completion and input/output.
+const USAGE: Place<ReplyField> = container(
+    "usage",
+    ReplyField::Usage,
+    &[
+        key("prompt_tokens", count(|usage| &mut usage.input)),
+        key("completion_tokens", count(|usage| &mut usage.output)),
+        key("total_tokens", count(|usage| &mut usage.total)),
+        within("prompt_tokens_details", PROMPT_DETAILS),
+        within("completion_tokens_details", OUTPUT_DETAILS),
+        key("input_tokens", count(|usage| &mut usage.input)),
+        key("output_tokens", count(|usage| &mut usage.output)),
+        within("input_tokens_details", PROMPT_DETAILS),
+        within("input_token_details", PROMPT_DETAILS),
+        within("output_tokens_details", OUTPUT_DETAILS),
+        within("prompt_token_details", PROMPT_DETAILS),
+        key("prompt_cache_hit_tokens", count(|usage| &mut usage.cached_input)),
+        key("cached_tokens", count(|usage| &mut usage.cached_input)),
+        key("num_cached_tokens", count(|usage| &mut usage.cached_input)),
+        key("cache_creation_input_tokens", count(|usage| &mut usage.cache_creation)),
+        key("reasoning_tokens", count(|usage| &mut usage.reasoning)),
+        key("citation_tokens", count(|usage| &mut usage.citation)),
+        key("seconds", ReplyField::Unit(Unit::AudioSeconds)),
+        key("prompt_audio_seconds", ReplyField::Unit(Unit::AudioSeconds)),
+        container("cost", ReplyField::CostUsd, &[key("total_cost", ReplyField::CostUsd)]),
+        key("cost_in_usd_ticks", ReplyField::CostTicks),
+        within("server_side_tool_usage_details", &[key("web_search_calls", ReplyField::Unit(Unit::WebSearchRequests))]),
+    ],
+);
+
+const ERROR: Place<ReplyField> =
+    within("error", &[key("code", ReplyField::ErrorCode), key("type", ReplyField::ErrorType)]);
+
+const MESSAGE: Places<ReplyField> = &[
+    pieces("content", ReplyField::Text),
+    pieces("reasoning_content", ReplyField::Text),
+    pieces("reasoning", ReplyField::Text),
+    pieces("refusal", ReplyField::Text),
+    within("tool_calls", &[within_each(&[within("function", &[pieces("arguments", ReplyField::Text)])])]),
+];
+
+/// `POST …/chat/completions`.
+pub(super) static CHAT: Format = Format {
+    name: "openai_chat",
+    operation: "chat",
+    request: CHAT_REQUEST,
+    reply: &[
+        key("id", ReplyField::Id),
+        key("model", ReplyField::Model),
+        key("service_tier", ReplyField::ServiceTier),
+        within(
+            "choices",
+            &[within_each(&[
+                key("finish_reason", ReplyField::FinishReason),
+                within("delta", MESSAGE),
+                within("message", MESSAGE),
+            ])],
+        ),
+        USAGE,
+        within("x_groq", &[USAGE]),
+        ERROR,
+    ],
+    include_usage: true,
+    ..PLAIN
+};
+
+/// `POST …/completions`, the legacy one.
+pub(super) static COMPLETIONS: Format = Format {
+    name: "openai_completions",
+    operation: "text_completion",
+    request: CHAT_REQUEST,
+    reply: &[
+        key("id", ReplyField::Id),
+        key("model", ReplyField::Model),
+        within(
+            "choices",
+            &[within_each(&[key("finish_reason", ReplyField::FinishReason), pieces("text", ReplyField::Text)])],
+        ),
+        USAGE,
+        ERROR,
+    ],
+    include_usage: true,
+    ..PLAIN
+};
+
+const OUTPUT_ITEMS: Place<ReplyField> =
+    container("output", ReplyField::Outputs, &[within_each(&[key("type", ReplyField::OutputType)])]);
+
+/// The same in an answer that is no stream, where the text has not been counted piece by piece.
+const WHOLE_OUTPUT: Place<ReplyField> = container(
+    "output",
+    ReplyField::Outputs,
+    &[within_each(&[
+        key("type", ReplyField::OutputType),
+        within("content", &[within_each(&[pieces("text", ReplyField::Text)])]),
+    ])],
+);
+
+/// `POST …/responses`, also `/compact`.
+pub(super) static RESPONSES: Format = Format {
+    name: "openai_responses",
+    operation: "chat",
+    request: &[
+        key("model", RequestField::Model),
+        key("stream", RequestField::Stream),
+        key("max_output_tokens", RequestField::MaxOutputTokens),
+        within("input", &[each(RequestField::Message)]),
+        TOOLS,
+    ],
+    reply: &[
+        key("type", ReplyField::EventType),
+        pieces("delta", ReplyField::Text),
+        within(
+            "response",
+            &[
+                key("id", ReplyField::Id),
+                key("model", ReplyField::Model),
+                key("service_tier", ReplyField::ServiceTier),
+                key("status", ReplyField::Status),
+                key("background", ReplyField::Background),
+                within("incomplete_details", &[key("reason", ReplyField::FinishReason)]),
+                OUTPUT_ITEMS,
+                USAGE,
+                ERROR,
+            ],
+        ),
+        key("id", ReplyField::Id),
+        key("model", ReplyField::Model),
+        key("service_tier", ReplyField::ServiceTier),
+        key("status", ReplyField::Status),
+        key("background", ReplyField::Background),
+        within("incomplete_details", &[key("reason", ReplyField::FinishReason)]),
+        WHOLE_OUTPUT,
+        USAGE,
+        ERROR,
+    ],
+    ..PLAIN
+};
+
+/// `POST …/embeddings`. No completion is counted.
+pub(super) static EMBEDDINGS: Format = Format {
+    name: "openai_embeddings",
+    operation: "embeddings",
+    request: &[key("model", RequestField::Model)],
+    reply: &[key("model", ReplyField::Model), USAGE, ERROR],
+    ..PLAIN
+};
+
+/// `POST …/images/…`. The images come before the usage, and no model is named.
+pub(super) static IMAGES: Format = Format {
+    name: "openai_images",
+    operation: "generate_content",
+    request: &[key("model", RequestField::Model), key("stream", RequestField::Stream)],
+    reply: &[
+        key("type", ReplyField::EventType),
+        within("data", &[each(ReplyField::Element(Unit::Images))]),
+        USAGE,
+        ERROR,
+    ],
+    ..PLAIN
+};
+
+/// `POST …/audio/transcriptions` and `translations`: tokens or seconds; the request is a form.
+pub(super) static TRANSCRIPTION: Format = Format {
+    name: "openai_audio_transcription",
+    operation: "transcription",
+    request: &[key("model", RequestField::Model)],
+    reply: &[key("type", ReplyField::EventType), key("model", ReplyField::Model), USAGE, ERROR],
+    ..PLAIN
+};
+
+/// `POST …/audio/speech`: billed by the character of the request, or by tokens in a stream's last event.
+pub(super) static SPEECH: Format = Format {
+    name: "openai_audio_speech",
+    operation: "speech",
+    request: &[key("model", RequestField::Model), pieces("input", RequestField::Characters)],
+    reply: &[key("type", ReplyField::EventType), USAGE, ERROR],
+    ..PLAIN
+};
+
+/// `POST …/responses/input_tokens`: free.
+pub(super) static INPUT_TOKENS: Format = Format {
+    name: "openai_input_tokens",
+    operation: "count_tokens",
+    request: &[key("model", RequestField::Model)],
+    free: true,
+    ..PLAIN
+};
+
+/// `POST …/moderations`: free.
+pub(super) static MODERATIONS: Format = Format {
+    name: "openai_moderations",
+    operation: "moderation",
+    request: &[key("model", RequestField::Model)],
+    reply: &[key("id", ReplyField::Id), key("model", ReplyField::Model), ERROR],
+    free: true,
+    ..PLAIN
+};

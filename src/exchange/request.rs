@@ -1,0 +1,173 @@
+//! The request's body on its way to the provider: read for its facts, and hashed where that is asked for.
+
+use crate::api::{self, Api, RequestFacts, RequestField};
+use crate::body::ContentEncoding;
+use crate::body::json::Scanner;
+use crate::body::multipart;
+use crate::config::MeteringConfig;
+use crate::http::Headers;
+use crate::rewrite::include_usage::{self, Injector};
+use sha2::{Digest, Sha256};
+
+/// Bytes of the body behind `prefix_hash`: about a thousand tokens, the least that providers cache.
+const PREFIX_BYTES: usize = 4096;
+
+/// Bytes of a body that are taken for text unseen: most requests are no longer.
+const PLAIN_BYTES: u64 = 64 * 1024;
+
+/// Letters and digits in a row that may still be text.
+const LONGEST_WORD_BYTES: u64 = 1024;
+
+/// What reading the body came to.
+#[derive(Debug, Default)]
+pub(super) struct RequestBody {
+    /// What it says.
+    pub(super) facts: RequestFacts,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// As much of it as may be text: files in forms and in base64 are not.
+    pub(super) text_bytes: u64,
+    /// Keyed hash of all of it, 16 hex digits.
+    pub(super) hash: Option<Box<str>>,
+    /// Keyed hash of its first 4096 bytes, where it has as many.
+    pub(super) prefix_hash: Option<Box<str>>,
+    /// What became of asking for usage in the caller's place, where that was tried.
+    pub(super) include_usage: Option<include_usage::Outcome>,
+}
+
+/// Reads one request body.
+pub(super) struct RequestReader {
+    format: Reading,
+    hashes: Option<Hashes>,
+    injector: Option<Injector>,
+    /// Characters of base64 in a row, so far.
+    base64_run: u64,
+    body: RequestBody,
+}
+
+enum Reading {
+    Json(Scanner<RequestField>),
+    Form(multipart::Reader),
+    /// Encoded.
+    Off,
+}
+
+struct Hashes {
+    all: Sha256,
+    prefix: Sha256,
+    prefix_left: usize,
+}
+
+impl RequestReader {
+    /// A reader of a body with these headers; `inject` says whether it is to ask for usage.
+    pub(super) fn new(api: Api, headers: &Headers<'_>, metering: &MeteringConfig, inject: bool) -> RequestReader {
+        let readable = ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity;
+        let form = headers.get("content-type").and_then(multipart::Reader::new);
+        let format = match form {
+            _ if !readable => Reading::Off,
+            Some(form) => Reading::Form(form),
+            None => Reading::Json(Scanner::new(api.format().request)),
+        };
+        let hashes = metering.hash_key.as_deref().map(|key| {
+            let keyed = Sha256::new().chain_update(key).chain_update([0]);
+            Hashes { all: keyed.clone(), prefix: keyed, prefix_left: PREFIX_BYTES }
+        });
+        RequestReader {
+            format,
+            hashes,
+            injector: inject.then(Injector::new),
+            base64_run: 0,
+            body: RequestBody::default(),
+        }
+    }
+
+    /// Reads the next bytes and returns what goes on in their place; `None`: they do.
+    pub(super) fn feed(&mut self, bytes: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
+        self.read(bytes);
+        // Mistral's models refuse to be asked; while nothing is held back it is not too late to leave them alone.
+        let mistral = self.body.facts.model.as_deref().is_some_and(api::is_mistral_model);
+        if mistral && self.injector.as_ref().is_some_and(|injector| injector.held_bytes() == 0) {
+            self.injector = None;
+        }
+        self.injector.as_mut().and_then(|injector| injector.feed(bytes, end_of_stream))
+    }
+
+    /// What became of asking for usage so far. A request that was overtaken by its answer is not asked any more where
+    /// that can still be helped.
+    pub(super) fn overtaken(&mut self) -> Option<include_usage::Outcome> {
+        let outcome = self.injector.as_ref().map(Injector::outcome);
+        if outcome != Some(include_usage::Outcome::Injected)
+            && self.injector.as_ref().is_some_and(|injector| injector.held_bytes() == 0)
+        {
+            self.injector = None;
+        }
+        outcome
+    }
+
+    /// Counts what may be text. Short bodies are taken whole; in long ones, long runs of base64 are files.
+    fn count_text(&mut self, bytes: &[u8]) {
+        if matches!(self.format, Reading::Form(_)) {
+            return;
+        }
+        let room = PLAIN_BYTES.saturating_sub(self.body.bytes);
+        let plain = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        self.body.text_bytes += plain as u64;
+        for byte in bytes.iter().skip(plain) {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_') {
+                self.base64_run += 1;
+                continue;
+            }
+            let run = std::mem::take(&mut self.base64_run);
+            self.body.text_bytes += if run < LONGEST_WORD_BYTES { run + 1 } else { 1 };
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        self.count_text(bytes);
+        self.body.bytes = self.body.bytes.saturating_add(bytes.len() as u64);
+        let facts = &mut self.body.facts;
+        match &mut self.format {
+            Reading::Json(scanner) => scanner.feed(bytes, facts),
+            Reading::Form(form) => form.feed(bytes, |name, value| match name {
+                "model" => facts.model = Some(value.into()),
+                "stream" => facts.stream = value.parse().ok(),
+                _ => {}
+            }),
+            Reading::Off => {}
+        }
+        if let Some(hashes) = &mut self.hashes {
+            hashes.all.update(bytes);
+            let prefix = bytes.get(..hashes.prefix_left).unwrap_or(bytes);
+            hashes.prefix.update(prefix);
+            hashes.prefix_left -= prefix.len();
+        }
+    }
+
+    /// What the body says so far.
+    pub(super) fn facts(&self) -> &RequestFacts {
+        &self.body.facts
+    }
+
+    /// Bytes that have come so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.body.bytes
+    }
+
+    /// Ends the body.
+    pub(super) fn finish(mut self) -> RequestBody {
+        if let Reading::Json(scanner) = &mut self.format {
+            scanner.finish(&mut self.body.facts);
+        }
+        self.body.include_usage = self.injector.map(|injector| injector.outcome());
+        if let Some(hashes) = self.hashes.filter(|_| self.body.bytes > 0) {
+            self.body.hash = Some(short_hex(hashes.all));
+            self.body.prefix_hash = (hashes.prefix_left == 0).then(|| short_hex(hashes.prefix));
+        }
+        self.body
+    }
+}
+
+fn short_hex(hash: Sha256) -> Box<str> {
+    let first = hash.finalize().first_chunk().copied().unwrap_or_default();
+    format!("{:016x}", u64::from_be_bytes(first)).into()
+}
