@@ -8,6 +8,7 @@
 //! | `filter` | the compiled module in-process: ends, faults of every host call, two workers, fuel |
 //! | `examples` | every configuration that is shipped loads |
 //! | `fixtures` | every provider's format |
+//! | `fuzz_corpus` | what the fuzzers found, and their seeds, on stable |
 //! | `recordings` | real provider answers, where they are at hand |
 //! | `rewrite` | edits of bodies, for any input |
 //! | `architecture` | which module may know which |
@@ -31,6 +32,7 @@ mod architecture;
 mod examples;
 mod filter;
 mod fixtures;
+mod fuzz_corpus;
 mod golden;
 mod injection;
 mod properties;

@@ -4,8 +4,8 @@
 //! handed on in small pieces, so a decompression bomb costs time, and that is bounded by [`MAX_RATIO`]. Damage
 //! ends the reading; what was read so far counts, and the record says so.
 
-use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 /// The largest believable ratio of output to input; text stays below 100, deflate itself ends at about 1032.
 pub const MAX_RATIO: u64 = 250;
@@ -13,7 +13,8 @@ pub const MAX_RATIO: u64 = 250;
 /// Output beyond the ratio that is always allowed, in bytes: short inputs may be all repetition.
 const FREE_OUTPUT_BYTES: u64 = 1 << 20;
 
-const PIECE_BYTES: usize = 4096;
+/// Deflate's window. Output is handed on from there: miniz_oxide's own stream drops what it still holds when damage shows.
+const WINDOW_BYTES: usize = 32 * 1024;
 
 /// How the body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,11 @@ enum GzipPart {
 pub struct Inflate {
     encoding: Encoding,
     state: State,
-    inner: Box<InflateState>,
+    inner: Box<DecompressorOxide>,
+    flags: u32,
+    window: Box<[u8]>,
+    /// Where in the window the next output goes.
+    at: usize,
     read: u64,
     written: u64,
 }
@@ -85,7 +90,9 @@ impl Inflate {
             Encoding::Gzip => State::Header(Header::Gzip(GzipHeader::new())),
             Encoding::Deflate => State::Header(Header::Deflate),
         };
-        Inflate { encoding, state, inner: InflateState::new_boxed(DataFormat::Raw), read: 0, written: 0 }
+        let flags = inflate_flags::TINFL_FLAG_HAS_MORE_INPUT | inflate_flags::TINFL_FLAG_IGNORE_ADLER32;
+        let window = vec![0; WINDOW_BYTES].into_boxed_slice();
+        Inflate { encoding, state, inner: Box::default(), flags, window, at: 0, read: 0, written: 0 }
     }
 
     /// Decompresses the next bytes into `output`, piece by piece.
@@ -105,8 +112,11 @@ impl Inflate {
                         Header::Gzip(gzip) => gzip.take(byte),
                         Header::Deflate => {
                             // Compression method 8 in the low bits: a zlib header; bare deflate has none.
-                            let format = if byte & 0x0f == 8 { DataFormat::Zlib } else { DataFormat::Raw };
-                            self.inner = InflateState::new_boxed(format);
+                            if byte & 0x0f == 8 {
+                                self.flags = inflate_flags::TINFL_FLAG_HAS_MORE_INPUT
+                                    | inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
+                                    | inflate_flags::TINFL_FLAG_COMPUTE_ADLER32;
+                            }
                             self.state = State::Data;
                             continue;
                         }
@@ -114,7 +124,7 @@ impl Inflate {
                     bytes = rest;
                     match done {
                         Ok(true) => {
-                            self.inner.reset(DataFormat::Raw);
+                            self.inner.init();
                             self.state = State::Data;
                         }
                         Ok(false) => {}
@@ -151,32 +161,28 @@ impl Inflate {
     }
 
     fn data<'b>(&mut self, mut bytes: &'b [u8], output: &mut impl FnMut(&[u8])) -> Result<&'b [u8], InflateError> {
-        let mut piece = [0; PIECE_BYTES];
         loop {
-            let result = inflate(&mut self.inner, bytes, &mut piece, MZFlush::None);
-            bytes = bytes.get(result.bytes_consumed..).unwrap_or_default();
-            let written = piece.get(..result.bytes_written).unwrap_or_default();
-            self.written = self.written.saturating_add(written.len() as u64);
+            let (status, read, written) = decompress(&mut self.inner, bytes, &mut self.window, self.at, self.flags);
+            bytes = bytes.get(read..).unwrap_or_default();
+            let end = self.at.saturating_add(written);
+            self.written = self.written.saturating_add(written as u64);
             if self.written > self.read.saturating_mul(MAX_RATIO).saturating_add(FREE_OUTPUT_BYTES) {
                 return self.fail(InflateError::Bomb);
             }
-            output(written);
-            match result.status {
-                Ok(MZStatus::StreamEnd) => {
+            output(self.window.get(self.at..end).unwrap_or_default());
+            self.at = end % WINDOW_BYTES;
+            match status {
+                TINFLStatus::Done => {
                     self.state = match self.encoding {
                         Encoding::Gzip => State::Trailer { left: 8 },
                         Encoding::Deflate => State::Ended,
                     };
                     return Ok(bytes);
                 }
-                Ok(_) if result.bytes_written == PIECE_BYTES || !bytes.is_empty() => {
-                    if result.bytes_written == 0 && result.bytes_consumed == 0 {
-                        return self.fail(InflateError::Corrupt);
-                    }
-                }
-                // All input is used up and the piece was not filled: more is to come.
-                Ok(_) | Err(MZError::Buf) => return Ok(bytes),
-                Err(_) => return self.fail(InflateError::Corrupt),
+                // The window is full and begins anew.
+                TINFLStatus::HasMoreOutput => {}
+                TINFLStatus::NeedsMoreInput => return Ok(bytes),
+                _ => return self.fail(InflateError::Corrupt),
             }
         }
     }

@@ -52,10 +52,14 @@ impl Reader {
     pub fn feed(&mut self, mut bytes: &[u8], mut part: impl FnMut(Part<'_>)) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if let Some((&expected, left)) = self.mark.split_first() {
-                self.mark = if byte == expected { left } else { &[] };
                 if byte == expected {
+                    self.mark = left;
                     bytes = rest;
                     continue;
+                }
+                // Half a mark is the beginning of a field nobody needs.
+                if std::mem::take(&mut self.mark).len() < 3 {
+                    self.state = State::Ignore;
                 }
             }
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {

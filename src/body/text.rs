@@ -46,13 +46,16 @@ impl<F: Copy + 'static> TextReader<F> {
         self.framing
     }
 
-    pub(super) fn feed(&mut self, bytes: &[u8], sink: &mut impl ReplySink<F>) {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], sink: &mut impl ReplySink<F>) {
         let framing = match self.framing {
             Some(framing) => framing,
-            None => match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                Some(&byte) => *self.framing.insert(Framing::of_first_byte(byte)),
-                None => return,
-            },
+            None => {
+                bytes = bytes.trim_ascii_start();
+                match bytes.first() {
+                    Some(&byte) => *self.framing.insert(Framing::of_first_byte(byte)),
+                    None => return,
+                }
+            }
         };
         let text = &mut self.text;
         match framing {
@@ -226,8 +229,11 @@ impl Base64 {
 /// Decodes whole groups; what is no base64 is left out, and the text it should have been will not be JSON.
 fn decode(groups: &[u8], decoded: &mut impl FnMut(&[u8])) {
     let mut out = [0; Base64::PIECE / 4 * 3];
-    if let Ok(length) = STANDARD.decode_slice(groups, &mut out) {
-        decoded(out.get(..length).unwrap_or_default());
+    match STANDARD.decode_slice(groups, &mut out) {
+        Ok(length) => decoded(out.get(..length).unwrap_or_default()),
+        // Group by group, so that what is left out does not depend on how many came at once.
+        Err(_) if groups.len() > 4 => groups.chunks(4).for_each(|group| decode(group, decoded)),
+        Err(_) => {}
     }
 }
 
