@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 CONNECTIONS = 16
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+CHUNKED = re.compile(rb"\r\ntransfer-encoding: chunked", re.IGNORECASE)
+END_OF_CHUNKS = b"\r\n0\r\n\r\n"
 END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -58,7 +60,14 @@ def _take_request(buffer: bytearray) -> bool:
     if end < 0:
         return False
     found = LENGTH.search(buffer, 0, end)
-    size = end + len(END_OF_HEAD) + (int(found[1]) if found else 0)
+    body = end + len(END_OF_HEAD)
+    size = body + (int(found[1]) if found else 0)
+    if CHUNKED.search(buffer, 0, end):
+        # The filter may make a request longer, so it goes on in chunks.
+        last = buffer.find(END_OF_CHUNKS, body)
+        if last < 0:
+            return False
+        size = last + len(END_OF_CHUNKS)
     if len(buffer) < size:
         return False
     del buffer[:size]
