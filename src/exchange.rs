@@ -237,10 +237,6 @@ impl Exchange {
                 State::Closed
             }
 
-            (State::Refused(call), Event::Log(ending)) => {
-                call.close(&self.config, &ending, false, context);
-                State::Closed
-            }
             (State::Settled(call), Event::Log(ending)) => {
                 call.close(&self.config, &ending, true, context);
                 State::Closed
@@ -250,7 +246,7 @@ impl Exchange {
                 call.close(&self.config, &ending, false, context);
                 State::Closed
             }
-            (State::AwaitingReply(call), Event::Log(ending)) => {
+            (State::AwaitingReply(call) | State::Refused(call), Event::Log(ending)) => {
                 call.close(&self.config, &ending, false, context);
                 State::Closed
             }

@@ -28,9 +28,7 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config) -> 
         record.units.insert("characters".into(), ExactNumber::new(&characters));
     }
     if call.api().format().free || (call.reply.usage.is_empty() && refused(call, record)) {
-        record.price_status = Some(PriceStatus::Free);
-        record.set_cost(Usd::ZERO);
-        return Outcome::default();
+        return free(record, None);
     }
     let report = call.reply.usage;
     if !report.is_empty() {
@@ -59,10 +57,7 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config) -> 
     let waits = record.end_reason == EndReason::Complete && record.stream != Some(true) && call.reply.pending;
     if call.endpoint.is_poll || call.reply.background || waits {
         // The work goes on at the provider; a later look at the response will find what it used.
-        record.price_status = Some(PriceStatus::Free);
-        record.set_cost(Usd::ZERO);
-        record.notes.push("not_finished".into());
-        return Outcome::default();
+        return free(record, Some("not_finished"));
     }
     let unmetered = record.end_reason == EndReason::Complete;
     let Some(usage) = estimate(call, config) else { return Outcome { unmetered, ..Outcome::default() } };
@@ -73,9 +68,14 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config) -> 
 
 /// A response that was charged before is looked at again: no usage, no cost.
 pub(super) fn repeat(record: &mut UsageRecord) -> Outcome {
+    free(record, Some("charged_before"))
+}
+
+/// Nothing to pay, and why, where that is not plain from the record.
+fn free(record: &mut UsageRecord, note: Option<&str>) -> Outcome {
     record.price_status = Some(PriceStatus::Free);
     record.set_cost(Usd::ZERO);
-    record.notes.push("charged_before".into());
+    record.notes.extend(note.map(Text::from));
     Outcome::default()
 }
 
