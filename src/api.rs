@@ -5,6 +5,7 @@
 //! are is in [`facts`], how a format is recognised in [`recognise`].
 
 pub mod facts;
+pub mod provider;
 pub mod recognise;
 
 mod anthropic;
@@ -14,12 +15,13 @@ mod gemini;
 mod mistral;
 mod ollama;
 mod openai;
+mod unrecognised;
 
 pub use facts::{ReplyFacts, RequestFacts};
 pub use recognise::Endpoint;
 
 use crate::body::json::{Places, Value};
-use crate::usage::{Rule, UsageReport};
+use crate::usage::{Rule, Unit, UsageReport};
 
 /// The wire format of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +51,12 @@ pub enum Api {
     MistralOcr,
     OllamaChat,
     OllamaEmbed,
+    Unrecognised,
 }
 
 impl Api {
     /// Every format.
-    pub const ALL: [Api; 24] = [
+    pub const ALL: [Api; 25] = [
         Api::OpenaiChat,
         Api::OpenaiResponses,
         Api::OpenaiCompletions,
@@ -78,6 +81,7 @@ impl Api {
         Api::MistralOcr,
         Api::OllamaChat,
         Api::OllamaEmbed,
+        Api::Unrecognised,
     ];
 
     /// Where its facts stand.
@@ -107,6 +111,7 @@ impl Api {
             Api::MistralOcr => &mistral::OCR,
             Api::OllamaChat => &ollama::CHAT,
             Api::OllamaEmbed => &ollama::EMBED,
+            Api::Unrecognised => &unrecognised::ANY,
         }
     }
 
@@ -189,6 +194,8 @@ pub enum ReplyField {
     Usage,
     /// One count of it, or of the iteration being read.
     Count(Slot),
+    /// A count that tells how a usage object of unknown format is to be read.
+    TellingCount(Slot, Rule),
     /// A count that stands outside any usage object.
     BareCount(Slot),
     /// One of several counts outside any usage object, which add up.
@@ -197,6 +204,8 @@ pub enum ReplyField {
     Unit(Unit),
     /// One of the things that are billed by their number.
     Element(Unit),
+    /// One query of a search that the answer is grounded on.
+    GroundingQuery,
     /// One of several calls a reply was made of, each with its own counts and perhaps model.
     Iteration,
     /// Its model.
@@ -223,6 +232,10 @@ pub enum ReplyField {
     Model,
     /// The service tier it is served at.
     ServiceTier,
+    /// The speed it is served at.
+    Speed,
+    /// The geography it is served in.
+    Geo,
     /// Why generation ended.
     FinishReason,
     /// How far a response has come; in the end it is why generation ended.
@@ -239,32 +252,6 @@ pub enum ReplyField {
     ErrorType,
 }
 
-/// Things that are billed and are not tokens. [`Unit::name`] is the name in records and price tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // the names say it
-pub enum Unit {
-    WebSearchRequests,
-    SearchUnits,
-    Pages,
-    Characters,
-    AudioSeconds,
-    Images,
-}
-
-impl Unit {
-    /// The name in records and price tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Unit::WebSearchRequests => "web_search_requests",
-            Unit::SearchUnits => "search_units",
-            Unit::Pages => "pages",
-            Unit::Characters => "characters",
-            Unit::AudioSeconds => "audio_seconds",
-            Unit::Images => "images",
-        }
-    }
-}
-
 /// What a list of counts by modality is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -277,6 +264,9 @@ pub enum Side {
     /// The answer.
     Answer,
 }
+
+/// In which Bedrock's models name the service tier of an answer.
+pub const SERVICE_TIER_HEADER: &str = "x-amzn-bedrock-service-tier";
 
 /// The counts in a response's headers, where its format has any.
 pub fn header_usage<'h>(api: Api, header: impl Fn(&str) -> Option<&'h str>) -> UsageReport {

@@ -4,15 +4,15 @@
 //! `config/node.rs` rather than by serde derives, which stop at the first error and lose a number's text.
 
 mod node;
+mod prices;
 mod structpb;
 
 use crate::api::Api;
 use crate::exchange::Route;
 use crate::glob::Glob;
 use crate::money::Decimal;
-use crate::price::{Model, PriceTable, Rates};
-use crate::usage::Class;
 use node::{Errors, Node, Object};
+pub use prices::{OnUnknownModel, PricesConfig};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -51,7 +51,7 @@ pub struct Config {
     /// What is known of certain upstreams, tried in order.
     pub upstreams: Vec<UpstreamConfig>,
     /// What models cost.
-    pub prices: PriceTable,
+    pub prices: PricesConfig,
     /// How bodies are read.
     pub metering: MeteringConfig,
     /// How calls are told to write or only to read.
@@ -91,6 +91,10 @@ pub struct UpstreamConfig {
     pub inject_include_usage: Option<bool>,
     /// Reasoning tokens are on top of the completion's, and no arithmetic shows it.
     pub reasoning_additive: bool,
+    /// What its calls cost, as a multiple of the price table's.
+    pub price_multiplier: Option<Decimal>,
+    /// Where it serves, where host and path do not say.
+    pub region: Option<Box<str>>,
 }
 
 impl UpstreamConfig {
@@ -116,8 +120,22 @@ pub struct MeteringConfig {
     pub max_request_bytes: u64,
     /// Whether a longer one is refused; else it passes and is metered all the same.
     pub refuse_oversize: bool,
+    /// What becomes of requests to LLM hosts that no format is known for.
+    pub on_unmetered: OnUnmetered,
     /// Keys `request_hash` and `prefix_hash`; absent: no hashes.
     pub hash_key: Option<Box<str>>,
+}
+
+/// What becomes of a request that no format is known for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnmetered {
+    /// Its answer is read for usage of any shape; one to an LLM host has a record in any case.
+    #[default]
+    Record,
+    /// It passes unread.
+    Allow,
+    /// One to an LLM host is refused; others pass unread.
+    Reject,
 }
 
 impl Default for MeteringConfig {
@@ -126,6 +144,7 @@ impl Default for MeteringConfig {
             inject_include_usage: true,
             max_request_bytes: 8 << 20,
             refuse_oversize: false,
+            on_unmetered: OnUnmetered::Record,
             hash_key: None,
         }
     }
@@ -237,7 +256,7 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
     let config = Config {
         attribution: object.get("attribution").and_then(read_attribution).unwrap_or_default(),
         upstreams: object.get("upstreams").and_then(|list| list.list(read_upstream)).unwrap_or_default(),
-        prices: object.get("prices").and_then(read_prices).unwrap_or_default(),
+        prices: object.get("prices").and_then(prices::read).unwrap_or_default(),
         metering: object.get("metering").and_then(read_metering).unwrap_or_default(),
         workload: object.get("workload").and_then(read_workload).unwrap_or_default(),
         reservation: object.get("reservation").and_then(read_reservation).unwrap_or_default(),
@@ -282,6 +301,8 @@ fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
         api: None,
         inject_include_usage: object.get("inject_include_usage").and_then(Node::boolean),
         reasoning_additive: false,
+        price_multiplier: object.get("price_multiplier").and_then(prices::multiple),
+        region: object.get("region").and_then(Node::text).map(|text| text.to_ascii_lowercase().into()),
     };
     if let Some(matches) = object.require("match").and_then(Node::object) {
         upstream.cluster = matches.get("cluster").and_then(glob);
@@ -302,13 +323,8 @@ fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
         }
     }
     if let Some(quirks) = object.get("quirks") {
-        quirks.list(|quirk| {
-            match quirk.text()?.as_ref() {
-                "reasoning_additive" => upstream.reasoning_additive = true,
-                other => quirk.error(format!("expected reasoning_additive, got {other:?}")),
-            }
-            Some(())
-        });
+        let known = quirks.list(|quirk| quirk.one_of(&[("reasoning_additive", ())]));
+        upstream.reasoning_additive = known.is_some_and(|known| !known.is_empty());
     }
     object.finish();
     Some(upstream)
@@ -319,19 +335,14 @@ fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
     let default = MeteringConfig::default();
     let inject = object.get("inject_include_usage").and_then(Node::boolean);
     let max = object.get("max_request_bytes").and_then(|node| node.integer(1024..=1 << 30));
-    let mut refuse_oversize = default.refuse_oversize;
-    if let Some(policy) = object.get("on_oversize")
-        && let Some(word) = policy.text()
-    {
-        match word.as_ref() {
-            "allow" => refuse_oversize = false,
-            "refuse" => refuse_oversize = true,
-            other => policy.error(format!("expected allow or refuse, got {other:?}")),
-        }
-    }
+    let refuse_oversize =
+        object.get("on_oversize").and_then(|policy| policy.one_of(&[("allow", false), ("refuse", true)]));
+    let unmetered = [("record", OnUnmetered::Record), ("allow", OnUnmetered::Allow), ("reject", OnUnmetered::Reject)];
+    let on_unmetered = object.get("on_unmetered").and_then(|policy| policy.one_of(&unmetered));
     let metering = MeteringConfig {
         max_request_bytes: max.unwrap_or(default.max_request_bytes),
-        refuse_oversize,
+        refuse_oversize: refuse_oversize.unwrap_or(default.refuse_oversize),
+        on_unmetered: on_unmetered.unwrap_or_default(),
         inject_include_usage: inject.unwrap_or(default.inject_include_usage),
         hash_key: object.get("hash_key").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),
     };
@@ -361,59 +372,6 @@ fn read_reservation(node: Node<'_, '_>) -> Option<ReservationConfig> {
     Some(ReservationConfig { tokens_per_byte })
 }
 
-fn read_prices(node: Node<'_, '_>) -> Option<PriceTable> {
-    let object = node.object()?;
-    let version = object.get("version").and_then(Node::text).map(|text| text.into_owned().into_boxed_str());
-    let mut table = None;
-    if let Some(list) = object.get("models") {
-        let models = list.list(|model| Some(read_model(model)))?;
-        let names: Vec<_> = models.iter().flatten().map(|model| model.name.clone()).collect();
-        // Positions in the list are the user's only while every element could be read.
-        let whole = names.len() == models.len();
-        match PriceTable::new(version.clone(), models.into_iter().flatten().collect()) {
-            Ok(read) => table = Some(read),
-            Err(clashes) if whole => {
-                for clash in clashes {
-                    let key = clash.alias.map_or("model".into(), |alias| format!("aliases[{alias}]"));
-                    let earlier = names.get(clash.earlier).map_or("", |name| &**name);
-                    list.error_at(
-                        &format!("[{}].{key}", clash.model),
-                        format!("models[{}] ({earlier}) has this name already", clash.earlier),
-                    );
-                }
-            }
-            Err(_) => {}
-        }
-    } else if let Ok(empty) = PriceTable::new(version, Vec::new()) {
-        table = Some(empty);
-    }
-    object.finish();
-    table
-}
-
-fn read_model(node: Node<'_, '_>) -> Option<Model> {
-    let object = node.object()?;
-    let owned = |node: Node<'_, '_>| node.text().map(|text| Box::<str>::from(&*text));
-    let provider = object.get("provider").and_then(owned);
-    let name = object.require("model").and_then(owned);
-    let aliases = object.get("aliases").and_then(|list| list.list(|alias| alias.text().map(|text| Glob::new(&text))));
-    let rates = object.require("rates").and_then(read_rates);
-    object.finish();
-    Some(Model { provider, name: name?, aliases: aliases.unwrap_or_default(), rates: rates? })
-}
-
-fn read_rates(node: Node<'_, '_>) -> Option<Rates> {
-    let object = node.object()?;
-    let mut rates = Rates::default();
-    for class in Class::ALL {
-        if let Some(usd) = object.get(class.name()).and_then(Node::decimal) {
-            rates.set(class, usd);
-        }
-    }
-    object.finish();
-    Some(rates)
-}
-
 fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
     let object = node.object()?;
     let text = |key| object.get(key).and_then(Node::text).map(String::from);
@@ -426,11 +384,8 @@ fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
     }
     let authority = text("authority");
     let content_type = text("content_type").unwrap_or_else(|| "application/x-ndjson".into());
-    if let Some(node) = object.get("format")
-        && let Some(format) = node.text()
-        && format != "ndjson"
-    {
-        node.error(format!("expected ndjson, got {format:?}"));
+    if let Some(format) = object.get("format") {
+        format.one_of(&[("ndjson", ())]);
     }
     let mut headers = Vec::new();
     if let Some(list) = object.get("headers").and_then(Node::object) {

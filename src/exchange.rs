@@ -21,10 +21,10 @@ mod request;
 
 pub use call::Ending;
 
-use crate::api::{self, Api, Endpoint, ReplyField, RequestFacts};
+use crate::api::{self, Api, Endpoint, ReplyField, RequestFacts, provider};
 use crate::attribution::{Attribution, HEADER_PREFIX};
 use crate::body::{ContentEncoding, Framing, ReplyReader};
-use crate::config::{Config, UpstreamConfig};
+use crate::config::{Config, OnUnknownModel, OnUnmetered, UpstreamConfig};
 use crate::host::Host;
 use crate::http::{self, Headers};
 use crate::identity::Instance;
@@ -202,15 +202,17 @@ impl Exchange {
 
             (State::ReadingRequest(call, mut reader), Event::RequestBody { chunk, end_of_stream }) => {
                 verdict.body = reader.feed(chunk, end_of_stream);
-                if let Some(refusal) = self.oversize(reader.bytes()) {
+                if let Some(refusal) = self.oversize(reader.bytes(), reader.withholds()) {
                     refuse(call, *reader, refusal, &mut verdict)
                 } else if end_of_stream {
-                    request_ended(call, *reader, context)
+                    self.request_ended(call, *reader, false, context, &mut verdict)
                 } else {
                     State::ReadingRequest(call, reader)
                 }
             }
-            (State::ReadingRequest(call, reader), Event::RequestTrailers) => request_ended(call, *reader, context),
+            (State::ReadingRequest(call, reader), Event::RequestTrailers) => {
+                self.request_ended(call, *reader, true, context, &mut verdict)
+            }
             (State::ReadingRequest(call, reader), Event::ResponseHeaders { headers, end_of_stream }) => {
                 // The provider answers before it has read everything.
                 self.response_headers(call, Some(reader), headers, end_of_stream, &mut verdict)
@@ -243,6 +245,7 @@ impl Exchange {
             }
             (State::ReadingRequest(mut call, reader), Event::Log(ending)) => {
                 call.request = reader.finish();
+                call.is_incomplete = true;
                 call.close(&self.config, &ending, false, context);
                 State::Closed
             }
@@ -268,7 +271,8 @@ impl Exchange {
             let api = upstream.and_then(|upstream| upstream.api).filter(|_| method == b"POST" && json);
             api.map(Endpoint::of)
         };
-        let endpoint = Endpoint::recognise(method, path).or_else(told)?;
+        let unrecognised = || self.unrecognised(headers, upstream.is_some());
+        let endpoint = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised)?;
         let attribution = Attribution::from_headers(headers.iter(), self.config.attribution.max_value_bytes);
         for (reason, count) in &attribution.drop_counts {
             context.host.count(Metric::DroppedValues { reason: reason.name() }, *count);
@@ -277,6 +281,23 @@ impl Exchange {
             context.host.log_once(LogEvent::ValueDropped { header: &dropped.header, reason: dropped.reason.name() });
         }
         Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
+    }
+
+    /// A request of no known format that may be an LLM call all the same: any to an LLM host that could begin one, and
+    /// any other that sends JSON, as a guess.
+    fn unrecognised(&self, headers: &Headers<'_>, is_llm_upstream: bool) -> Option<Endpoint> {
+        let policy = self.config.metering.on_unmetered;
+        let posts = headers.get(":method") == Some(b"POST");
+        let llm_host = || headers.text(":authority", 256).and_then(provider::of_host).is_some();
+        if policy == OnUnmetered::Allow {
+            None
+        } else if (posts || headers.upgrade_to_websocket()) && (is_llm_upstream || llm_host()) {
+            Some(Endpoint::of(Api::Unrecognised))
+        } else {
+            let json = headers.get("content-type").and_then(Framing::of_content_type) == Some(Framing::Json);
+            let guess = Endpoint { is_guess: true, ..Endpoint::of(Api::Unrecognised) };
+            (policy == OnUnmetered::Record && posts && json).then_some(guess)
+        }
     }
 
     fn request_headers(
@@ -299,6 +320,10 @@ impl Exchange {
             }
         }
         let Some(call) = self.begin_call(headers, route, context) else { return State::Bypassed };
+        if call.endpoint.is_guess {
+            // Until its answer proves it an LLM call, nothing about it is changed or read.
+            return State::AwaitingReply(call);
+        }
         let inject = !end_of_stream && self.injects(&call, route, headers);
         if inject {
             // The length changes, and a compressed answer could not be taken apart.
@@ -310,22 +335,69 @@ impl Exchange {
         {
             verdict.edits.push(Edit::Set("accept-encoding", narrowed));
         }
+        let withhold = self.judges(&call) && call.endpoint.model.is_none() && !end_of_stream;
+        let reader = RequestReader::new(call.api(), headers, &self.config.metering, inject, withhold);
+        let bytes = headers.number("content-length").unwrap_or(0);
+        let unmetered = call.api() == Api::Unrecognised && self.config.metering.on_unmetered == OnUnmetered::Reject;
+        let refusal = if unmetered {
+            Some(Refusal::Unmetered)
+        } else if withhold {
+            self.oversize(bytes, withhold)
+        } else {
+            self.oversize(bytes, withhold).or_else(|| self.judge(&call))
+        };
+        if let Some(refusal) = refusal {
+            return refuse(call, reader, refusal, verdict);
+        }
         call.provisional(context);
-        if end_of_stream {
-            return State::AwaitingReply(call);
-        }
-        let reader = RequestReader::new(call.api(), headers, &self.config.metering, inject);
-        match self.oversize(headers.number("content-length").unwrap_or(0)) {
-            Some(refusal) => refuse(call, reader, refusal, verdict),
-            None => State::ReadingRequest(call, Box::new(reader)),
-        }
+        if end_of_stream { State::AwaitingReply(call) } else { State::ReadingRequest(call, Box::new(reader)) }
     }
 
-    /// Whether a request's body of so many bytes is refused.
-    fn oversize(&self, bytes: u64) -> Option<Refusal> {
+    /// Whether a request's body of so many bytes is refused: by policy, or since it is more than can be withheld until
+    /// its end.
+    fn oversize(&self, bytes: u64, withheld: bool) -> Option<Refusal> {
         let metering = &self.config.metering;
         let max_request_bytes = metering.max_request_bytes;
-        (metering.refuse_oversize && bytes > max_request_bytes).then_some(Refusal::TooLarge { max_request_bytes })
+        let refuses = metering.refuse_oversize || withheld;
+        (refuses && bytes > max_request_bytes).then_some(Refusal::TooLarge { max_request_bytes })
+    }
+
+    /// Whether policy may refuse the call for what its request says.
+    fn judges(&self, call: &Call) -> bool {
+        let billed = !call.api().format().free && !call.endpoint.is_poll;
+        self.config.prices.on_unknown_model == OnUnknownModel::Reject && billed
+    }
+
+    /// Why a request that has been read is refused, if it is.
+    fn judge(&self, call: &Call) -> Option<Refusal> {
+        if !self.judges(call) {
+            return None;
+        }
+        let model = call.request_model();
+        let known = model.is_some_and(|model| call.find_model(&self.config.prices.table, model).is_some());
+        (!known).then(|| Refusal::UnknownModel { model: model.map(Into::into) })
+    }
+
+    /// The request is over: it goes on, or is refused. What was held back of a body that ends in trailers can't follow
+    /// any more; going on without it would send the provider half a request.
+    fn request_ended(
+        &self,
+        mut call: Box<Call>,
+        reader: RequestReader,
+        in_trailers: bool,
+        context: &mut Context<'_>,
+        verdict: &mut Verdict,
+    ) -> State {
+        let stuck = in_trailers && reader.holds();
+        call.request = reader.finish();
+        let refusal = if stuck { Some(Refusal::Trailers) } else { self.judge(&call) };
+        if let Some(refusal) = refusal {
+            return answer(call, refusal, verdict);
+        }
+        if call.request.facts != RequestFacts::default() {
+            call.provisional(context);
+        }
+        State::AwaitingReply(call)
     }
 
     /// Whether to ask for usage in the caller's place: the format needs it, the provider takes it, and nothing about
@@ -351,15 +423,21 @@ impl Exchange {
         end_of_stream: bool,
         verdict: &mut Verdict,
     ) -> State {
-        verdict.edits.push(Edit::Set(ID_HEADER, call.id.to_string()));
         call.reply_headers(headers);
+        let mut framing = headers.get("content-type").and_then(Framing::of_content_type);
+        if call.endpoint.is_guess {
+            if end_of_stream || matches!(framing, None | Some(Framing::Opaque)) {
+                return State::Bypassed;
+            }
+        } else {
+            verdict.edits.push(Edit::Set(ID_HEADER, call.id.to_string()));
+        }
         if end_of_stream {
             if let Some(reader) = request {
                 call.request = reader.finish();
             }
             return State::Settled(call);
         }
-        let mut framing = headers.get("content-type").and_then(Framing::of_content_type);
         if framing == Some(Framing::Opaque) && call.asks_for_stream(request.as_deref()) {
             // Some servers call their streams plain text.
             framing = None;
@@ -387,19 +465,15 @@ impl Exchange {
 
 fn refuse(mut call: Box<Call>, reader: RequestReader, refusal: Refusal, verdict: &mut Verdict) -> State {
     call.request = reader.finish();
-    call.refusal = Some(refusal);
+    answer(call, refusal, verdict)
+}
+
+fn answer(mut call: Box<Call>, refusal: Refusal, verdict: &mut Verdict) -> State {
     let mut reply = refusal.reply(call.api().format().dialect);
     reply.headers.push((ID_HEADER, call.id.to_string()));
     verdict.reply = Some(reply);
+    call.refusal = Some(refusal);
     State::Refused(call)
-}
-
-fn request_ended(mut call: Box<Call>, reader: RequestReader, context: &mut Context<'_>) -> State {
-    call.request = reader.finish();
-    if call.request.facts != RequestFacts::default() {
-        call.provisional(context);
-    }
-    State::AwaitingReply(call)
 }
 
 fn settle(mut call: Box<Call>, reply: Reply) -> State {

@@ -17,6 +17,29 @@ impl Glob {
         &self.pattern
     }
 
+    /// Whether it stands for more than itself.
+    pub fn is_wild(&self) -> bool {
+        self.pattern.contains('*')
+    }
+
+    /// Whether some text matches both patterns and neither is closer. Patterns with several wildcards could nearly always
+    /// meet in some text that nobody uses: of those only the same one ties.
+    pub fn ties_with(&self, other: &Glob) -> bool {
+        if self == other {
+            return true;
+        }
+        let (Some((front, back)), Some((other_front, other_back))) =
+            (self.pattern.split_once('*'), other.pattern.split_once('*'))
+        else {
+            return false;
+        };
+        self.literal_bytes() == other.literal_bytes()
+            && !back.contains('*')
+            && !other_back.contains('*')
+            && (front.starts_with(other_front) || other_front.starts_with(front))
+            && (back.ends_with(other_back) || other_back.ends_with(back))
+    }
+
     /// How many characters it fixes, in bytes: of two patterns that match, the one with more is closer.
     pub fn literal_bytes(&self) -> usize {
         self.pattern.bytes().filter(|&b| b != b'*').count()
@@ -61,6 +84,23 @@ mod tests {
             ("", "x", false),
         ] {
             assert_eq!(Glob::new(pattern).matches(text), matches, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn patterns_tie_where_one_name_may_match_both_and_neither_is_closer() {
+        for (a, b, ties) in [
+            ("x-*", "x-*", true),
+            ("x-*", "y-*", false),
+            ("xx*", "*yy", true),
+            ("x*y", "xx*", true),
+            ("x*z", "xx*", true),
+            ("x*", "xx*", false),
+            ("*ab*", "*cd*", false),
+            ("*ab*", "*ab*", true),
+        ] {
+            assert_eq!(Glob::new(a).ties_with(&Glob::new(b)), ties, "{a} {b}");
+            assert_eq!(Glob::new(b).ties_with(&Glob::new(a)), ties, "{b} {a}");
         }
     }
 

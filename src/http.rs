@@ -55,6 +55,14 @@ impl Headers<'_> {
     }
 }
 
+impl Headers<'_> {
+    /// Whether the request is to become a WebSocket.
+    pub fn upgrade_to_websocket(&self) -> bool {
+        let asks = |name| self.get(name).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+        asks("upgrade") || asks(":protocol")
+    }
+}
+
 /// See [`Headers::signed`].
 #[derive(Clone, Copy, Debug)]
 pub struct SignedHeaders<'a> {

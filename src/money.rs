@@ -4,10 +4,11 @@
 //! unit is the pico-dollar, 1e-12 USD, in 128 bits. A [`Decimal`] keeps a rate exactly as it was written; the
 //! only rounding in the project is in [`charge`], half to even, once per charge. Nothing here is a float.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Decimal places of a [`Usd`].
-const PICO_DIGITS: i32 = 12;
+const PICO_DIGITS: u32 = 12;
 
 /// An amount in pico-dollars (1e-12 USD), exact. Negative amounts are possible: a limit minus an overrun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +43,7 @@ impl fmt::Display for Usd {
         if self.0 < 0 {
             f.write_str("-")?;
         }
-        write_scaled(f, self.0.unsigned_abs(), PICO_DIGITS.unsigned_abs())
+        write_scaled(f, self.0.unsigned_abs(), PICO_DIGITS)
     }
 }
 
@@ -85,6 +86,9 @@ impl fmt::Display for DecimalError {
 }
 
 impl Decimal {
+    /// One: the multiplier that changes nothing.
+    pub const ONE: Decimal = Decimal { digits: 1, scale: 0 };
+
     const MAX_SCALE: i32 = 30;
 
     /// Reads `2.50`, `0.00000015` or `1.5e-07`; the value is kept exactly or refused.
@@ -125,6 +129,11 @@ impl Decimal {
         self.digits == 0
     }
 
+    /// How many decimal places it has.
+    pub const fn decimal_places(self) -> u8 {
+        self.scale
+    }
+
     /// This many times `count`, rounded up; the largest count where it does not fit.
     pub fn times_up(self, count: u64) -> u64 {
         let product = u128::from(self.digits) * u128::from(count);
@@ -135,6 +144,29 @@ impl Decimal {
     /// The same divided by `10^places`; `None` where that has more decimal places than can be kept.
     pub fn shifted(self, places: u8) -> Option<Decimal> {
         Decimal::scaled(self.digits, i32::from(self.scale) + i32::from(places)).ok()
+    }
+
+    /// The product; `None` where it can't be kept exactly.
+    pub fn times(self, other: Decimal) -> Option<Decimal> {
+        let mut digits = u128::from(self.digits) * u128::from(other.digits);
+        let mut scale = i32::from(self.scale) + i32::from(other.scale);
+        while digits > u128::from(u64::MAX) && digits.is_multiple_of(10) {
+            digits /= 10;
+            scale -= 1;
+        }
+        Decimal::scaled(u64::try_from(digits).ok()?, scale).ok()
+    }
+
+    /// One plus this; `None` where it can't be kept exactly.
+    pub fn plus_one(self) -> Option<Decimal> {
+        let one = 10u64.checked_pow(u32::from(self.scale))?;
+        Decimal::scaled(self.digits.checked_add(one)?, i32::from(self.scale)).ok()
+    }
+
+    /// One less this; `None` where this is above one.
+    pub fn one_minus(self) -> Option<Decimal> {
+        let one = 10u64.checked_pow(u32::from(self.scale))?;
+        Decimal::scaled(one.checked_sub(self.digits)?, i32::from(self.scale)).ok()
     }
 
     /// `digits / 10^scale` for any scale, in the one normal form.
@@ -157,6 +189,25 @@ impl Decimal {
     }
 }
 
+impl Ord for Decimal {
+    fn cmp(&self, other: &Decimal) -> Ordering {
+        // Brought to the finer of the two scales; where that exceeds 128 bits, the coarser one is the greater.
+        let scale = self.scale.max(other.scale);
+        let at = |d: &Decimal| 10u128.checked_pow(u32::from(scale - d.scale))?.checked_mul(u128::from(d.digits));
+        match (at(self), at(other)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            (None, _) => Ordering::Greater,
+            (_, None) => Ordering::Less,
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Decimal) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl From<u64> for Decimal {
     fn from(digits: u64) -> Decimal {
         Decimal { digits, scale: 0 }
@@ -169,62 +220,55 @@ impl fmt::Display for Decimal {
     }
 }
 
-/// What a [`Rate`] is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Per {
-    /// One million of the unit: tokens.
-    Million,
-    /// One of the unit: searches, pages, seconds.
-    One,
-}
-
-impl Per {
-    /// The count the rate is for.
-    pub const fn count(self) -> u32 {
-        match self {
-            Per::Million => 1_000_000,
-            Per::One => 1,
-        }
-    }
-
-    const fn exponent(self) -> i32 {
-        match self {
-            Per::Million => 6,
-            Per::One => 0,
-        }
-    }
-}
-
-/// A price: dollars for a number of units.
+/// A price: dollars for a number of units. Some list prices are no finite decimal for one unit (0.24 an hour, by the
+/// second), so both numbers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Dollars.
     pub usd: Decimal,
-    /// For how many units.
-    pub per: Per,
+    /// For how many units; never zero.
+    pub per: u32,
 }
 
-/// The price of `quantity` units, rounded half to even to the pico-dollar; `None` where it exceeds 128 bits.
-pub fn charge(quantity: u64, rate: Rate) -> Option<Usd> {
-    // Both factors are below 2^64, so the product fits.
-    let product = u128::from(quantity) * u128::from(rate.usd.digits);
-    let exponent = PICO_DIGITS - rate.per.exponent() - i32::from(rate.usd.scale);
-    let pico = if exponent >= 0 {
-        product.checked_mul(10u128.checked_pow(exponent.unsigned_abs())?)?
+impl Rate {
+    /// `usd` dollars for a million units: tokens.
+    pub const fn per_million(usd: Decimal) -> Rate {
+        Rate { usd, per: 1_000_000 }
+    }
+
+    /// `usd` dollars for one unit: searches, pages, seconds.
+    pub const fn per_one(usd: Decimal) -> Rate {
+        Rate { usd, per: 1 }
+    }
+}
+
+/// `quantity` times `rate` times `multiplier`, rounded half to even to the pico-dollar, once; `None` where a step
+/// exceeds 128 bits.
+pub fn charge(quantity: Decimal, rate: Rate, multiplier: Decimal) -> Option<Usd> {
+    // The first two factors are below 2^64 each, so their product fits.
+    let product = u128::from(quantity.digits) * u128::from(rate.usd.digits);
+    let product = product.checked_mul(u128::from(multiplier.digits))?;
+    let scale = u32::from(quantity.scale) + u32::from(rate.usd.scale) + u32::from(multiplier.scale);
+    // Tokens, nearly every charge there is: most need no division at all.
+    let (per, scale) = if rate.per == 1_000_000 { (1, scale + 6) } else { (u128::from(rate.per), scale) };
+    let pico = if let Some(places) = PICO_DIGITS.checked_sub(scale) {
+        let product = product.checked_mul(10u128.checked_pow(places)?)?;
+        if per == 1 { product } else { divide_half_even(product, per)? }
     } else {
-        divide_half_even(product, 10u128.checked_pow(exponent.unsigned_abs())?)
+        divide_half_even(product, 10u128.checked_pow(scale - PICO_DIGITS)?.checked_mul(per)?)?
     };
     i128::try_from(pico).ok().map(Usd)
 }
 
-fn divide_half_even(value: u128, divisor: u128) -> u128 {
-    let (quotient, remainder) = (value / divisor, value % divisor);
-    let up = match (remainder * 2).cmp(&divisor) {
-        std::cmp::Ordering::Less => false,
-        std::cmp::Ordering::Equal => quotient % 2 == 1,
-        std::cmp::Ordering::Greater => true,
+/// `None` where the divisor is zero.
+fn divide_half_even(value: u128, divisor: u128) -> Option<u128> {
+    let (quotient, remainder) = (value.checked_div(divisor)?, value.checked_rem(divisor)?);
+    let up = match remainder.cmp(&(divisor - remainder)) {
+        Ordering::Less => false,
+        Ordering::Equal => quotient % 2 == 1,
+        Ordering::Greater => true,
     };
-    quotient + u128::from(up)
+    Some(quotient + u128::from(up))
 }
 
 #[cfg(test)]
@@ -233,8 +277,13 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn rate(text: &str, per: Per) -> Rate {
-        Rate { usd: Decimal::parse(text).unwrap(), per }
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text).unwrap()
+    }
+
+    fn charged(quantity: u64, usd: &str, per: u32, multiplier: &str) -> Option<i128> {
+        let rate = Rate { usd: decimal(usd), per };
+        charge(Decimal::from(quantity), rate, decimal(multiplier)).map(Usd::pico)
     }
 
     #[test]
@@ -293,28 +342,58 @@ mod tests {
 
     #[test]
     fn a_charge_is_exact_to_the_pico_dollar() {
-        for (quantity, usd, per, pico) in [
-            (1000, "2.50", Per::Million, 2_500_000_000),
-            (1, "0.000001", Per::Million, 1),
-            (3, "0.01", Per::One, 30_000_000_000),
-            (7, "0", Per::Million, 0),
-            (0, "2.50", Per::Million, 0),
+        for (quantity, usd, per, multiplier, pico) in [
+            (1000, "2.50", 1_000_000, "1", 2_500_000_000),
+            (1, "0.000001", 1_000_000, "1", 1),
+            (3, "0.01", 1, "1", 30_000_000_000),
+            (7, "0", 1_000_000, "1", 0),
+            (0, "2.50", 1_000_000, "1", 0),
+            (1000, "3", 1_000_000, "1.1", 3_300_000_000),
+            (1000, "3", 1_000_000, "0", 0),
+            (3600, "0.24", 3600, "1", 240_000_000_000),
+            (61, "0.24", 3600, "1", 4_066_666_667),
+            (61, "0.24", 3600, "0.5", 2_033_333_333),
         ] {
-            assert_eq!(charge(quantity, rate(usd, per)), Some(Usd::from_pico(pico)), "{quantity} x {usd}");
+            assert_eq!(
+                charged(quantity, usd, per, multiplier),
+                Some(pico),
+                "{quantity} x {usd} / {per} x {multiplier}"
+            );
         }
+        let rate = Rate::per_one(decimal("0.0001"));
+        assert_eq!(charge(decimal("61.5"), rate, Decimal::ONE), Some(Usd::from_pico(6_150_000_000)));
     }
 
     #[test]
     fn a_finer_rate_rounds_half_to_even_once() {
         for (quantity, pico) in [(1, 0), (2, 1), (3, 2), (5, 2), (7, 4)] {
-            assert_eq!(charge(quantity, rate("0.0000005", Per::Million)), Some(Usd::from_pico(pico)), "{quantity}");
+            assert_eq!(charged(quantity, "0.0000005", 1_000_000, "1"), Some(pico), "{quantity}");
+            assert_eq!(charged(quantity, "0.000001", 1_000_000, "0.5"), Some(pico), "{quantity} by a multiplier");
         }
     }
 
     #[test]
     fn a_charge_beyond_128_bits_is_none_not_a_wrapped_number() {
-        assert_eq!(charge(u64::MAX, rate("18446744073709551615", Per::One)), None);
+        assert_eq!(charged(u64::MAX, "18446744073709551615", 1, "1"), None);
+        assert_eq!(charged(u64::MAX, "18446744073709551615", 1_000_000, "18446744073709551615"), None);
+        assert_eq!(charged(1, "1", 0, "1"), None, "a rate for nothing");
         assert_eq!(Usd::MAX.saturating_add(Usd::from_pico(1)), Usd::MAX);
+    }
+
+    #[test]
+    fn decimals_multiply_and_compare_exactly() {
+        for (a, b, product) in [("1.1", "0.9", Some("0.99")), ("0.5", "2", Some("1")), ("0", "7", Some("0"))] {
+            assert_eq!(decimal(a).times(decimal(b)).map(|d| d.to_string()).as_deref(), product, "{a} x {b}");
+        }
+        assert_eq!(Decimal::from(u64::MAX).times(Decimal::from(u64::MAX)), None);
+        assert_eq!(decimal("0.1").one_minus(), Some(decimal("0.9")));
+        assert_eq!(decimal("1").one_minus(), Some(decimal("0")));
+        assert_eq!(decimal("1.01").one_minus(), None);
+        assert_eq!(decimal("0.05").plus_one(), Some(decimal("1.05")));
+        for (less, more) in [("0.1", "0.11"), ("2", "10"), ("0.999", "1"), ("0", "0.000000000000000001")] {
+            assert!(decimal(less) < decimal(more), "{less} < {more}");
+        }
+        assert!(decimal("0.000000000000000000000000000001") < Decimal::from(u64::MAX));
     }
 
     #[test]

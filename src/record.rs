@@ -95,9 +95,17 @@ pub struct UsageRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priced_model: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub priced_by: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inference_geo: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +146,8 @@ pub struct UsageRecord {
     pub output_audio_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_image_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_video_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_tokens: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -217,17 +227,20 @@ impl UsageRecord {
 pub struct ChargeLine {
     /// The model whose rate applied.
     pub model: Text,
-    /// What was counted, a name of [`crate::usage::Class`].
+    /// What was counted, a name of [`crate::usage::Class`] or [`crate::usage::Unit`].
     pub class: Text,
     /// How much of it.
-    pub quantity: u64,
-    /// `tokens`.
+    pub quantity: ExactNumber,
+    /// What one of it is: `tokens`, `requests`, `seconds`.
     pub unit: Text,
     /// Dollars per `per` units.
     pub rate_usd: ExactNumber,
     /// How many units the rate is for.
     pub per: u32,
-    /// Quantity times rate.
+    /// What multiplies the rate, where something does: a service tier, a region, a discount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multiplier: Option<ExactNumber>,
+    /// Quantity times rate times multiplier, rounded half to even.
     pub cost_picousd: i128,
 }
 

@@ -1,4 +1,4 @@
-//! Timestamps as text.
+//! Timestamps as text, and back.
 
 /// `unix_ns` as RFC 3339 in UTC with microseconds: `2026-11-21T12:00:00.000001Z`.
 pub fn rfc3339_micros(unix_ns: u64) -> String {
@@ -25,11 +25,86 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// The seconds since 1970 of an RFC 3339 time: `2026-12-01T00:00:00Z`, `2026-12-01T01:00:00+01:00`. A fraction of a second
+/// is cut off.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let number = |text: &str, digits: usize| {
+        let shaped = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+        shaped.then(|| text.parse::<u64>().ok()).flatten()
+    };
+    let mut date = date.splitn(3, '-');
+    let (year, month, day) = (number(date.next()?, 4)?, number(date.next()?, 2)?, number(date.next()?, 2)?);
+
+    let zone = time.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = time.split_at_checked(zone)?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut time = time.splitn(3, ':');
+    let (hour, minute, second) = (number(time.next()?, 2)?, number(time.next()?, 2)?, number(time.next()?, 2)?);
+    let whole = fraction.bytes().all(|b| b.is_ascii_digit()) && !fraction.is_empty();
+
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let last_day = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if leap => 29,
+        2 => 28,
+        _ => 31,
+    };
+    let shaped = (1970..=2500).contains(&year) && (1..=12).contains(&month) && (1..=last_day).contains(&day);
+    if !shaped || !whole || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let local = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => Some(local),
+        (sign, offset) => {
+            let (hours, minutes) = offset.split_once(':')?;
+            let offset = number(hours, 2)? * 3600 + number(minutes, 2)? * 60;
+            if sign == "+" { local.checked_sub(offset) } else { local.checked_add(offset) }
+        }
+    }
+}
+
+/// The inverse of [`civil_date`].
+fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
+    const DAYS_TO_1970: u64 = 719_468;
+    // Years begin on 1 March.
+    let year = year - u64::from(month <= 2);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - DAYS_TO_1970
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_time_reads_back_as_it_was_written() {
+        for seconds in [0, 951_782_399, 951_782_400, 1_709_251_199, 1_709_251_200, 4_107_542_400, 1_795_262_400] {
+            assert_eq!(parse_rfc3339(&rfc3339_micros(seconds * 1_000_000_000)), Some(seconds));
+        }
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2026-11-21T13:00:00+01:00", Some(1_795_262_400)),
+            ("2026-11-21T06:30:00-05:30", Some(1_795_262_400)),
+            ("2026-11-21 12:00:00.999z", Some(1_795_262_400)),
+            ("1970-01-01T00:00:00+01:00", None),
+            ("2026-02-29T00:00:00Z", None),
+            ("2026-13-01T00:00:00Z", None),
+            ("2026-12-01", None),
+            ("2026-12-01T00:00:00", None),
+            ("2026-12-01T00:00Z", None),
+            ("2026-12-01T24:00:00Z", None),
+            ("2026-12-01T00:00:00.Z", None),
+            ("tomorrow", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), seconds, "{text}");
+        }
+    }
 
     #[test]
     fn timestamps_follow_the_calendar() {

@@ -14,6 +14,8 @@ pub enum Class {
     CachedInput,
     CacheCreation,
     CacheCreation1h,
+    /// No provider counts it yet; price tables have rates for it.
+    CacheCreationAudio,
     InputAudio,
     CachedInputAudio,
     CachedInputImage,
@@ -23,16 +25,18 @@ pub enum Class {
     Reasoning,
     OutputAudio,
     OutputImage,
+    OutputVideo,
     Citation,
 }
 
 impl Class {
     /// Every class, in the order charges are listed.
-    pub const ALL: [Class; 14] = [
+    pub const ALL: [Class; 16] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheCreation,
         Class::CacheCreation1h,
+        Class::CacheCreationAudio,
         Class::InputAudio,
         Class::CachedInputAudio,
         Class::CachedInputImage,
@@ -42,6 +46,7 @@ impl Class {
         Class::Reasoning,
         Class::OutputAudio,
         Class::OutputImage,
+        Class::OutputVideo,
         Class::Citation,
     ];
 
@@ -52,6 +57,7 @@ impl Class {
             Class::CachedInput => "cached_input",
             Class::CacheCreation => "cache_creation",
             Class::CacheCreation1h => "cache_creation_1h",
+            Class::CacheCreationAudio => "cache_creation_audio",
             Class::InputAudio => "input_audio",
             Class::CachedInputAudio => "cached_input_audio",
             Class::CachedInputImage => "cached_input_image",
@@ -61,6 +67,7 @@ impl Class {
             Class::Reasoning => "reasoning",
             Class::OutputAudio => "output_audio",
             Class::OutputImage => "output_image",
+            Class::OutputVideo => "output_video",
             Class::Citation => "citation",
         }
     }
@@ -72,9 +79,67 @@ impl Class {
             Class::CachedInput | Class::CacheCreation | Class::InputAudio | Class::InputImage | Class::InputVideo => {
                 Some(Class::Input)
             }
-            Class::CacheCreation1h => Some(Class::CacheCreation),
+            Class::CacheCreation1h | Class::CacheCreationAudio => Some(Class::CacheCreation),
             Class::CachedInputAudio | Class::CachedInputImage => Some(Class::CachedInput),
-            Class::Reasoning | Class::OutputAudio | Class::OutputImage | Class::Citation => Some(Class::Output),
+            Class::Reasoning | Class::OutputAudio | Class::OutputImage | Class::OutputVideo | Class::Citation => {
+                Some(Class::Output)
+            }
+        }
+    }
+}
+
+/// Things that are billed and are not tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // the names say it
+pub enum Unit {
+    WebSearchRequests,
+    SearchUnits,
+    Pages,
+    Characters,
+    AudioSeconds,
+    Images,
+    /// Calls that searched, however often.
+    GroundedRequests,
+    /// Calls: every call is one.
+    Requests,
+}
+
+impl Unit {
+    /// Every unit, in the order charges are listed.
+    pub const ALL: [Unit; 8] = [
+        Unit::WebSearchRequests,
+        Unit::SearchUnits,
+        Unit::Pages,
+        Unit::Characters,
+        Unit::AudioSeconds,
+        Unit::Images,
+        Unit::GroundedRequests,
+        Unit::Requests,
+    ];
+
+    /// The name in price tables, records and charges.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::WebSearchRequests => "web_search_requests",
+            Unit::SearchUnits => "search_units",
+            Unit::Pages => "pages",
+            Unit::Characters => "characters",
+            Unit::AudioSeconds => "audio_seconds",
+            Unit::Images => "images",
+            Unit::GroundedRequests => "grounded_requests",
+            Unit::Requests => "requests",
+        }
+    }
+
+    /// What one of it is called in a charge.
+    pub const fn unit_name(self) -> &'static str {
+        match self {
+            Unit::WebSearchRequests | Unit::GroundedRequests | Unit::Requests => "requests",
+            Unit::SearchUnits => "search_units",
+            Unit::Pages => "pages",
+            Unit::Characters => "characters",
+            Unit::AudioSeconds => "seconds",
+            Unit::Images => "images",
         }
     }
 }
@@ -110,6 +175,8 @@ pub struct UsageReport {
     pub output_audio: Option<u64>,
     /// Of `output`: images.
     pub output_image: Option<u64>,
+    /// Of `output`: video.
+    pub output_video: Option<u64>,
     /// The provider's own total.
     pub total: Option<u64>,
     /// Prompt tokens of the provider's own tool use that `input` does not contain (Gemini).
@@ -149,6 +216,7 @@ impl UsageReport {
             reasoning,
             output_audio,
             output_image,
+            output_video,
             total,
             tool_use_input,
             citation,
@@ -168,6 +236,7 @@ impl UsageReport {
             (&mut self.reasoning, reasoning),
             (&mut self.output_audio, output_audio),
             (&mut self.output_image, output_image),
+            (&mut self.output_video, output_video),
             (&mut self.total, total),
             (&mut self.tool_use_input, tool_use_input),
             (&mut self.citation, citation),
@@ -240,6 +309,7 @@ impl UsageReport {
             (&mut self.input_video, self.input),
             (&mut self.output_audio, self.output),
             (&mut self.output_image, self.output),
+            (&mut self.output_video, self.output),
             (&mut self.reasoning, self.output),
         ] {
             clamped |= clamp(part, whole);
@@ -283,6 +353,11 @@ impl TokenUsage {
         &self.counts
     }
 
+    /// Whether there is something to price: input or output, be it none.
+    pub fn is_known(&self) -> bool {
+        self.counts.input.is_some() || self.counts.output.is_some()
+    }
+
     /// True when the provider's counts contradicted each other and a subset was lowered to its total.
     pub fn clamped(&self) -> bool {
         self.clamped
@@ -324,6 +399,7 @@ impl TokenUsage {
         let reasoning = take_generated(known(counts.reasoning));
         let output_audio = take_generated(known(counts.output_audio));
         let output_image = take_generated(known(counts.output_image));
+        let output_video = take_generated(known(counts.output_video));
 
         [
             (Class::Input, fresh),
@@ -339,6 +415,7 @@ impl TokenUsage {
             (Class::Reasoning, reasoning),
             (Class::OutputAudio, output_audio),
             (Class::OutputImage, output_image),
+            (Class::OutputVideo, output_video),
             (Class::Citation, known(counts.citation)),
         ]
         .into_iter()

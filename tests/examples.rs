@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use tollgate::config::Config;
+use tollgate::price::Biller;
 
 #[test]
 fn every_example_configuration_is_valid() {
@@ -12,6 +13,6 @@ fn every_example_configuration_is_valid() {
     for file in files {
         let config = Config::from_bytes(&fs::read(&file).unwrap());
         let config = config.unwrap_or_else(|errors| panic!("{}: {errors:?}", file.display()));
-        assert!(config.prices.find("gpt-4o").is_some(), "{}", file.display());
+        assert!(config.prices.table.find("gpt-4o", Biller::Unknown, None).is_some(), "{}", file.display());
     }
 }

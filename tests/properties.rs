@@ -14,7 +14,7 @@ use tollgate::exchange::{Context, Ending, Event, Exchange, Route};
 use tollgate::glob::Glob;
 use tollgate::identity::Instance;
 use tollgate::memory::MemoryHost;
-use tollgate::money::{Decimal, Per, Rate, charge};
+use tollgate::money::{Decimal, Rate, charge};
 use tollgate::usage::{Class, Rule, UsageReport};
 
 /// Any JSON, with the keys of interest likely.
@@ -189,7 +189,7 @@ proptest! {
     fn a_charge_is_quantity_times_rate(quantity in 0u64..1 << 40, micros in 0u64..1 << 40) {
         // Rates of up to six decimals per million tokens are whole pico-dollars per token.
         let usd = Decimal::parse(&format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)).unwrap();
-        let cost = charge(quantity, Rate { usd, per: Per::Million }).unwrap();
+        let cost = charge(Decimal::from(quantity), Rate::per_million(usd), Decimal::ONE).unwrap();
         prop_assert_eq!(cost.pico(), i128::from(quantity) * i128::from(micros));
     }
 

@@ -6,9 +6,9 @@
 //! model; the counts beside them leave some out.
 //! Source: <https://docs.anthropic.com/en/api/messages>.
 
-use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Unit, count, openai};
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, count, openai};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
-use crate::usage::Rule;
+use crate::usage::{Rule, Unit};
 
 pub(super) const INPUT: Place<ReplyField> = key("input_tokens", count(|usage| &mut usage.input));
 pub(super) const CACHE_READ: Place<ReplyField> = key("cache_read_input_tokens", count(|usage| &mut usage.cached_input));
@@ -24,6 +24,8 @@ const ITERATION: Places<ReplyField> =
     &[key("model", ReplyField::IterationModel), INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, OUTPUT, THINKING];
 
 const SERVICE_TIER: Place<ReplyField> = key("service_tier", ReplyField::ServiceTier);
+const SPEED: Place<ReplyField> = key("speed", ReplyField::Speed);
+const GEO: Place<ReplyField> = key("inference_geo", ReplyField::Geo);
 const TOOL_USE: Place<ReplyField> =
     within("server_tool_use", &[key("web_search_requests", ReplyField::Unit(Unit::WebSearchRequests))]);
 const ITERATIONS: Place<ReplyField> = within("iterations", &[container_each(ReplyField::Iteration, ITERATION)]);
@@ -32,7 +34,19 @@ const ITERATIONS: Place<ReplyField> = within("iterations", &[container_each(Repl
 const USAGE: Place<ReplyField> = container(
     "usage",
     ReplyField::Usage,
-    &[INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, OUTPUT, THINKING, SERVICE_TIER, TOOL_USE, ITERATIONS],
+    &[
+        INPUT,
+        CACHE_READ,
+        CACHE_WRITE,
+        CACHE_WRITE_SPLIT,
+        OUTPUT,
+        THINKING,
+        SERVICE_TIER,
+        SPEED,
+        GEO,
+        TOOL_USE,
+        ITERATIONS,
+    ],
 );
 
 /// The message that begins a stream. The output it counts is what there was before anything was generated: a stream
@@ -45,7 +59,7 @@ pub(super) const MESSAGE: Place<ReplyField> = within(
         container(
             "usage",
             ReplyField::Usage,
-            &[INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, SERVICE_TIER, TOOL_USE],
+            &[INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, SERVICE_TIER, SPEED, GEO, TOOL_USE],
         ),
     ],
 );

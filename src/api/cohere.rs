@@ -1,8 +1,9 @@
 //! Cohere: chat v1 and v2, embed, rerank. `billed_units` are what is billed; `tokens` beside them count a preamble
 //! that is free. Source: <https://docs.cohere.com/reference/chat>.
 
-use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Unit, count, openai};
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, count, openai};
 use crate::body::json::{Place, container, each, key, pieces, within, within_each};
+use crate::usage::Unit;
 
 const BILLED: Place<ReplyField> = container(
     "billed_units",

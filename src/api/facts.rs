@@ -1,10 +1,10 @@
 //! What a request and a reply say, gathered as their places come by.
 
-use super::{ReplyField, RequestField, Side, Unit, number};
+use super::{ReplyField, RequestField, Side, number};
 use crate::body::ReplySink;
 use crate::body::json::{Sink, Value};
 use crate::money::Decimal;
-use crate::usage::UsageReport;
+use crate::usage::{Rule, Unit, UsageReport};
 use std::collections::BTreeMap;
 
 /// Iterations of one reply that are kept; a reply has a handful.
@@ -79,6 +79,10 @@ pub struct ReplyFacts {
     pub model: Option<Box<str>>,
     /// The service tier it was served at.
     pub service_tier: Option<Box<str>>,
+    /// The speed it was served at.
+    pub speed: Option<Box<str>>,
+    /// The geography it was served in.
+    pub geo: Option<Box<str>>,
     /// Why generation ended.
     pub finish_reason: Option<Box<str>>,
     /// The provider's error code or type.
@@ -91,6 +95,8 @@ pub struct ReplyFacts {
     pub pending: bool,
     /// The usage of all events so far.
     pub usage: UsageReport,
+    /// How the counts are to be read, where only they tell.
+    pub rule: Option<Rule>,
     /// Where the reply was made of several calls: those, which are what is billed.
     pub iterations: Vec<Iteration>,
     /// Billed things that are not tokens.
@@ -200,6 +206,7 @@ impl Staged {
             (Side::Cache, Modality::Video) => &mut counts.cached_input_video,
             (Side::Answer, Modality::Audio) => &mut counts.output_audio,
             (Side::Answer, Modality::Image) => &mut counts.output_image,
+            (Side::Answer, Modality::Video) => &mut counts.output_video,
             (Side::CacheWrite, Modality::OneHour) => &mut counts.cache_creation_1h,
             _ => return,
         };
@@ -215,6 +222,12 @@ impl Sink<ReplyField> for ReplyFacts {
             ReplyField::Count(slot) => {
                 if let Some(tokens) = number(value) {
                     *slot(staged.counts()) = Some(tokens);
+                }
+            }
+            ReplyField::TellingCount(slot, rule) => {
+                if let Some(tokens) = number(value) {
+                    *slot(staged.counts()) = Some(tokens);
+                    self.rule = Some(rule);
                 }
             }
             ReplyField::BareCount(slot) => {
@@ -240,6 +253,13 @@ impl Sink<ReplyField> for ReplyFacts {
                 if value != Value::End {
                     staged.elements = staged.elements.saturating_add(1);
                     staged.units.insert(unit, Decimal::from(staged.elements));
+                }
+            }
+            ReplyField::GroundingQuery => {
+                if value != Value::End {
+                    staged.searches = staged.searches.saturating_add(1);
+                    staged.units.insert(Unit::WebSearchRequests, Decimal::from(staged.searches));
+                    staged.units.insert(Unit::GroundedRequests, Decimal::ONE);
                 }
             }
             ReplyField::Iteration => staged.iteration(value),
@@ -288,6 +308,8 @@ impl Sink<ReplyField> for ReplyFacts {
                 Value::Number(text) => self.service_tier = Some(text.into()),
                 _ => set_text(&mut self.service_tier, value),
             },
+            ReplyField::Speed => set_text(&mut self.speed, value),
+            ReplyField::Geo => set_text(&mut self.geo, value),
             ReplyField::FinishReason => set_text(&mut self.finish_reason, value),
             ReplyField::Status => {
                 set_text(&mut self.finish_reason, value);

@@ -5,20 +5,21 @@
 //! count in any chunk. With integer enumerations a modality is a number. The model stands in the path only.
 //! Source: <https://ai.google.dev/api/generate-content#UsageMetadata>.
 
-use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Side, Unit, count};
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Side, count};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
-use crate::usage::Rule;
+use crate::usage::{Rule, Unit};
 
 const DETAIL: Places<ReplyField> =
     &[key("modality", ReplyField::DetailModality), key("tokenCount", ReplyField::DetailTokens)];
 
 const PROMPT_DETAILS: Places<ReplyField> = &[container_each(ReplyField::Detail(Side::Prompt), DETAIL)];
 
-const USAGE: Place<ReplyField> = container(
+/// Usage, by names that no other format has.
+pub(super) const USAGE: Place<ReplyField> = container(
     "usageMetadata",
     ReplyField::Usage,
     &[
-        key("promptTokenCount", count(|usage| &mut usage.input)),
+        key("promptTokenCount", ReplyField::TellingCount(|usage| &mut usage.input, Rule::ThoughtsApart)),
         key("cachedContentTokenCount", count(|usage| &mut usage.cached_input)),
         key("candidatesTokenCount", count(|usage| &mut usage.output)),
         key("thoughtsTokenCount", count(|usage| &mut usage.reasoning)),
@@ -41,6 +42,7 @@ const CANDIDATES: Place<ReplyField> = within(
     &[within_each(&[
         key("finishReason", ReplyField::FinishReason),
         within("content", &[within("parts", &[within_each(&[pieces("text", ReplyField::Text)])])]),
+        within("groundingMetadata", &[within("webSearchQueries", &[each(ReplyField::GroundingQuery)])]),
     ])],
 );
 

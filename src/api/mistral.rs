@@ -1,8 +1,9 @@
 //! Mistral's own: OCR, billed by the page. Its chat is OpenAI's.
 //! Source: <https://docs.mistral.ai/api/#tag/ocr>.
 
-use super::{Format, PLAIN, ReplyField, RequestField, Unit};
+use super::{Format, PLAIN, ReplyField, RequestField};
 use crate::body::json::{key, within};
+use crate::usage::Unit;
 
 /// `POST /v1/ocr`.
 pub(super) static OCR: Format = Format {

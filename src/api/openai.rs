@@ -9,8 +9,9 @@
 //! (OpenRouter, Vercel, Perplexity, xAI). A Responses stream reports in its terminal event, inside `response`.
 //! Source: <https://platform.openai.com/docs/api-reference>.
 
-use super::{Format, PLAIN, ReplyField, RequestField, Unit, count};
+use super::{Format, PLAIN, ReplyField, RequestField, count};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
+use crate::usage::Unit;
 
 /// `tools`, each with its name in `function` or beside it.
 pub(super) const TOOLS: Place<RequestField> = within(
@@ -21,7 +22,7 @@ pub(super) const TOOLS: Place<RequestField> = within(
     )],
 );
 
-const CHAT_REQUEST: Places<RequestField> = &[
+pub(super) const CHAT_REQUEST: Places<RequestField> = &[
     key("model", RequestField::Model),
     key("stream", RequestField::Stream),
     key("max_tokens", RequestField::MaxOutputTokens),
@@ -31,14 +32,14 @@ const CHAT_REQUEST: Places<RequestField> = &[
     within("functions", &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])]),
 ];
 
-const PROMPT_DETAILS: Places<ReplyField> = &[
+pub(super) const PROMPT_DETAILS: Places<ReplyField> = &[
     key("cached_tokens", count(|usage| &mut usage.cached_input)),
     key("cache_write_tokens", count(|usage| &mut usage.cache_creation)),
     key("audio_tokens", count(|usage| &mut usage.input_audio)),
     key("image_tokens", count(|usage| &mut usage.input_image)),
 ];
 
-const OUTPUT_DETAILS: Places<ReplyField> = &[
+pub(super) const OUTPUT_DETAILS: Places<ReplyField> = &[
     key("reasoning_tokens", count(|usage| &mut usage.reasoning)),
     key("audio_tokens", count(|usage| &mut usage.output_audio)),
     key("image_tokens", count(|usage| &mut usage.output_image)),

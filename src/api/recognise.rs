@@ -17,12 +17,14 @@ pub struct Endpoint {
     pub stream: Option<bool>,
     /// Not a call of its own but a look at the response of another.
     pub is_poll: bool,
+    /// Nothing says that it is an LLM call but the usage that its answer may have.
+    pub is_guess: bool,
 }
 
 impl Endpoint {
     /// A plain call in `api`.
     pub fn of(api: Api) -> Endpoint {
-        Endpoint { api, model: None, is_deployment: false, stream: None, is_poll: false }
+        Endpoint { api, model: None, is_deployment: false, stream: None, is_poll: false, is_guess: false }
     }
 
     /// The format and model of a request; `None` where it is not an LLM call this filter meters.

@@ -100,6 +100,16 @@ impl<'a, 'p> Node<'a, 'p> {
         self.raw.get() == "null"
     }
 
+    /// Whether it is an object.
+    pub(crate) fn is_object(&self) -> bool {
+        self.raw.get().starts_with('{')
+    }
+
+    /// Whether it is a list.
+    pub(crate) fn is_list(&self) -> bool {
+        self.raw.get().starts_with('[')
+    }
+
     /// The keys of an object.
     pub(crate) fn object(self) -> Option<Object<'a, 'p>> {
         let entries = match read(self.raw, Shape::Object) {
@@ -145,6 +155,21 @@ impl<'a, 'p> Node<'a, 'p> {
         } else {
             Some(text)
         }
+    }
+
+    /// One of a few words, as what it stands for.
+    pub(crate) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
+        let word = self.text()?;
+        let found = words.iter().find(|(own, _)| *own == word).map(|&(_, meaning)| meaning);
+        if found.is_none() {
+            let names: Vec<_> = words.iter().map(|&(own, _)| own).collect();
+            let names = match names.split_last() {
+                Some((last, front)) if !front.is_empty() => format!("{} or {last}", front.join(", ")),
+                _ => names.concat(),
+            };
+            self.error(format!("expected {names}, got {word:?}"));
+        }
+        found
     }
 
     /// `true` or `false`.

@@ -1,4 +1,6 @@
 use super::*;
+use crate::price::Biller;
+use crate::usage::Class;
 use serde_json::json;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -11,7 +13,7 @@ fn errors(text: &str) -> Vec<String> {
 fn every_section_is_optional() {
     for text in ["", "  ", "{}", r#"{"version":1}"#, r#"{"prices":null}"#] {
         let config = Config::from_bytes(text.as_bytes()).unwrap();
-        assert!(config.prices.is_empty() && config.collector.is_none(), "{text:?}");
+        assert!(config.prices.table.is_empty() && config.collector.is_none(), "{text:?}");
         assert_eq!(config.attribution, AttributionConfig::default());
     }
 }
@@ -31,10 +33,10 @@ fn a_whole_configuration_is_read_from_text_and_from_a_struct_alike() {
     for bytes in [value.to_string().into_bytes(), structpb::tests::encode(&value)] {
         let config = Config::from_bytes(&bytes).unwrap();
         assert_eq!(config.attribution, AttributionConfig { max_value_bytes: 64, forward_headers: true });
-        assert_eq!(config.prices.version(), Some("2026-11-01"));
-        let model = config.prices.find("gpt-4o-2024-08-06").unwrap();
-        assert_eq!(model.rates.get(Class::Reasoning).unwrap().usd.to_string(), "10");
-        assert_eq!(model.rates.get(Class::CachedInput).unwrap().usd.to_string(), "1.25");
+        assert_eq!(config.prices.table.version(), Some("2026-11-01"));
+        let model = config.prices.table.find("gpt-4o-2024-08-06", Biller::Unknown, None).unwrap().0;
+        assert_eq!(model.terms.standard.rates.own(Class::Output).unwrap().to_string(), "10");
+        assert_eq!(model.terms.standard.rates.own(Class::CachedInput).unwrap().to_string(), "1.25");
         let collector = config.collector.unwrap();
         assert_eq!((collector.flush_ms, collector.max_batch, collector.max_attempts), (250, 20, 8));
         assert_eq!(collector.authority, "c", "the cluster's name where nothing else is said");
@@ -87,8 +89,8 @@ fn a_name_that_stands_for_two_models_says_where_both_are() {
                                      {{"model":"a",{model}}}]}}}}"#
         )),
         [
+            "prices.models[1].aliases[1]: models[0] (a) has this name already",
             "prices.models[2].model: models[0] (a) has this name already",
-            "prices.models[1].aliases[1]: models[2] (a) has this name already",
         ]
     );
 }

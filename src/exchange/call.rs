@@ -4,12 +4,14 @@ use super::once;
 use super::pricing::{self, Outcome};
 use super::request::{RequestBody, RequestReader};
 use super::{Context, Reply, Route};
-use crate::api::{self, Api, Endpoint, ReplyFacts};
+use crate::api::{self, Api, Endpoint, ReplyFacts, provider};
 use crate::attribution::{Attribution, Dimension};
 use crate::body::{Damage, Framing};
 use crate::config::{Config, UpstreamConfig};
 use crate::host::Host;
 use crate::http::{self, Headers};
+use crate::money::Decimal;
+use crate::price::{self, Biller, Model, PriceTable, PricedBy};
 use crate::record::{Decision, EndReason, PriceStatus, SCHEMA_VERSION, Text, UsageRecord};
 use crate::reply::Refusal;
 use crate::rewrite::include_usage;
@@ -82,8 +84,16 @@ pub(super) struct Call {
     pub(super) status: Option<u16>,
     /// How the counts are to be read.
     pub(super) rule: Rule,
-    /// Who bills, where the configuration says so.
+    /// Who bills, where the configuration or the host says so.
     provider: Option<Box<str>>,
+    /// Whose format it is.
+    home: Option<&'static str>,
+    /// Where it is served.
+    pub(super) region: Option<Box<str>>,
+    /// What it costs, as a multiple of the price table's.
+    pub(super) price_multiplier: Option<Decimal>,
+    /// The request broke off before its end.
+    pub(super) is_incomplete: bool,
     started_ns: u64,
     first_byte_ns: Option<u64>,
     attribution: Attribution,
@@ -110,10 +120,18 @@ impl Call {
         let request_id = headers.text("x-request-id", MAX_TEXT_BYTES);
         let trace = headers.text("traceparent", MAX_TEXT_BYTES).and_then(http::trace_parent);
         let quirk = upstream.is_some_and(|upstream| upstream.reasoning_additive);
+        let host = headers.text(":authority", MAX_TEXT_BYTES).unwrap_or_default();
+        let path = headers.get(":path").and_then(|path| str::from_utf8(path).ok()).unwrap_or_default();
+        let (provider, region) = upstream.map(|upstream| (&upstream.provider, &upstream.region)).unzip();
+        let by_model = || endpoint.model.as_deref().and_then(price::bedrock_region).map(Into::into);
         Call {
             id: context.instance.next_id(started_ns, request_id.unwrap_or_default().as_bytes()),
             rule: if quirk { Rule::ReasoningApart } else { endpoint.api.format().rule },
-            provider: upstream.and_then(|upstream| upstream.provider.clone()),
+            provider: provider.cloned().flatten().or_else(|| provider::of_host(host).map(Into::into)),
+            home: provider::of_format(endpoint.api, path),
+            region: region.cloned().flatten().or_else(|| provider::region(host, path)).or_else(by_model),
+            price_multiplier: upstream.and_then(|upstream| upstream.price_multiplier),
+            is_incomplete: false,
             endpoint,
             request: RequestBody::default(),
             reply: ReplyFacts::default(),
@@ -141,6 +159,28 @@ impl Call {
         self.endpoint.model.as_deref().or(self.request.facts.model.as_deref())
     }
 
+    /// Who bills, as far as that is known.
+    pub(super) fn biller(&self) -> Biller<'_> {
+        match (self.provider.as_deref(), self.home) {
+            (Some(provider), _) => Biller::Known(provider),
+            (None, Some(home)) => Biller::Likely(home),
+            (None, None) => Biller::Unknown,
+        }
+    }
+
+    /// The price table's model called `name`.
+    pub(super) fn find_model<'t>(&self, table: &'t PriceTable, name: &str) -> Option<&'t Model> {
+        table.find(name, self.biller(), self.region.as_deref()).map(|(model, _)| model)
+    }
+
+    /// The model to price the call on. A deployment's name is the operator's own, and counts where the answer names no
+    /// model.
+    pub(super) fn priced_on<'t>(&self, table: &'t PriceTable) -> Option<(&'t Model, PricedBy)> {
+        let answered = self.reply.model.as_deref();
+        let asked = self.request_model().filter(|_| !self.endpoint.is_deployment || answered.is_none());
+        table.find_first(answered, asked, self.biller(), self.region.as_deref())
+    }
+
     /// Whether the request asks for a stream, as far as it was read.
     pub(super) fn asks_for_stream(&self, request: Option<&RequestReader>) -> bool {
         let facts = request.map_or(&self.request.facts, RequestReader::facts);
@@ -151,6 +191,7 @@ impl Call {
     pub(super) fn reply_headers(&mut self, headers: &Headers<'_>) {
         self.status = headers.number(":status");
         self.reply.usage = api::header_usage(self.api(), |name| headers.text(name, 32));
+        self.reply.service_tier = headers.text(api::SERVICE_TIER_HEADER, 32).map(Into::into);
     }
 
     /// A piece of the response came by.
@@ -163,6 +204,9 @@ impl Call {
     /// The response is over, or will not go on.
     pub(super) fn reply_ended(&mut self, mut reply: Reply) {
         self.damage = reply.reader.finish(&mut self.reply);
+        if let Some(rule) = self.reply.rule.filter(|_| self.api() == Api::Unrecognised) {
+            self.rule = rule;
+        }
         self.reply_framing = reply.reader.framing();
         self.kept_usage_event |= reply.strip.is_some_and(|strip| strip.missed() > 0);
         if let Some(reader) = reply.request {
@@ -184,6 +228,9 @@ impl Call {
         response_ended: bool,
         context: &mut Context<'_>,
     ) {
+        if self.endpoint.is_guess && self.reply.usage.is_empty() {
+            return;
+        }
         let end_reason = match self.refusal {
             Some(_) => EndReason::LocalReply,
             None => ending.reason(response_ended || self.reply.done),
@@ -196,7 +243,7 @@ impl Call {
         self.infer_workload(&mut record, config);
         record.seq = Some(context.instance.next_seq());
         record.end_reason = end_reason;
-        let status = self.refusal.map(Refusal::status).or(self.status).or(ending.status);
+        let status = self.refusal.as_ref().map(Refusal::status).or(self.status).or(ending.status);
         record.status = status.filter(|&status| status != 0);
         record.duration_ms = Some(millis(self.started_ns, context.host.now_ns()));
         record.attempts = ending.attempts;
@@ -206,7 +253,7 @@ impl Call {
         let outcome = if self.is_charged_already(context.host) {
             pricing::repeat(&mut record)
         } else {
-            pricing::settle(&self, &mut record, config)
+            pricing::settle(&self, &mut record, config, context.host.now_ns() / 1_000_000_000)
         };
         self.count(&record, &outcome, context.host);
         context.host.emit(record);
@@ -242,6 +289,7 @@ impl Call {
             gateway: context.instance.gateway().map(Into::into),
             tags: self.attribution.tags.clone(),
             provider: self.provider.clone(),
+            region: self.region.clone(),
             api: format.name.into(),
             operation: format.operation.into(),
             request_model: self.request_model().map(Into::into),
@@ -282,12 +330,14 @@ impl Call {
         record.response_model = self.reply.model.clone();
         record.response_id = self.reply.id.clone();
         record.service_tier = self.reply.service_tier.clone();
+        record.speed = self.reply.speed.clone();
+        record.inference_geo = self.reply.geo.clone();
         record.finish_reason = self.reply.finish_reason.clone();
         if self.reply_framing.is_some_and(Framing::is_stream) || self.endpoint.stream == Some(true) {
             record.stream = Some(true);
             record.ttft_ms = self.first_byte_ns.map(|first| millis(self.started_ns, first));
         }
-        record.error = self.reply.error.clone().or(self.refusal.map(|refusal| refusal.code().into()));
+        record.error = self.reply.error.clone().or(self.refusal.as_ref().map(|refusal| refusal.code().into()));
         if record.error.is_none() && record.end_reason != EndReason::Complete {
             record.error = ending.code_details.map(cut);
         }

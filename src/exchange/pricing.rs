@@ -1,12 +1,14 @@
 //! From what a reply said to what it cost: usage reported or estimated, charges at each model's rates.
 
 use super::call::Call;
+use crate::api::Api;
+use crate::api::facts::Iteration;
 use crate::body::Damage;
-use crate::config::Config;
-use crate::money::Usd;
-use crate::price::{self, Model, NoPrice};
+use crate::config::{Config, OnUnknownModel};
+use crate::money::{Decimal, Usd};
+use crate::price::{self, Circumstances, Model, NoPrice, PricedBy, Units};
 use crate::record::{ChargeLine, EndReason, ExactNumber, PriceStatus, Text, UsageRecord, UsageSource};
-use crate::usage::{Class, Rule, TokenUsage, UsageReport};
+use crate::usage::{Class, Rule, TokenUsage, Unit, UsageReport};
 
 /// What settling came to, for the metrics.
 #[derive(Debug, Default)]
@@ -19,19 +21,22 @@ pub(super) struct Outcome {
     pub(super) unmetered: bool,
 }
 
-/// Writes usage and cost into the record.
-pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config) -> Outcome {
+/// Writes usage and cost into the record of a call that ended at `unix_seconds`.
+pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config, unix_seconds: u64) -> Outcome {
     record.provider_cost_usd = call.reply.cost_usd.map(|cost| ExactNumber::new(&cost));
-    record.units =
-        call.reply.units.iter().map(|(unit, quantity)| (unit.name().into(), ExactNumber::new(quantity))).collect();
+    let mut units = call.reply.units.clone();
     if let Some(characters) = call.request.facts.characters.filter(|_| !refused(call, record)) {
-        record.units.insert("characters".into(), ExactNumber::new(&characters));
+        units.insert(Unit::Characters, Decimal::from(characters));
     }
+    record.units = units.iter().map(|(unit, quantity)| (unit.name().into(), ExactNumber::new(quantity))).collect();
     if call.api().format().free || (call.reply.usage.is_empty() && refused(call, record)) {
         return free(record, None);
     }
+    let pricing = Pricing { call, config, unix_seconds, units: &units };
     let report = call.reply.usage;
-    if !report.is_empty() {
+    // A total by itself says that there was usage, and not of what.
+    record.total_tokens = report.total;
+    if report.normalise(call.rule).is_known() {
         // A stream that broke off may have told its input and not its output, a server that answered from a cache its
         // output and not its input.
         let text = call.reply.text_bytes;
@@ -46,13 +51,15 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config) -> 
         };
         record.usage_source = source;
         write_usage(record, &usage);
-        return price(call, record, config, &usage, status);
+        return pricing.price(record, &usage, status);
     }
-    if !record.units.is_empty() {
-        // Billed by something else than tokens, for which there are no prices yet.
+    if !units.is_empty() {
         record.usage_source = UsageSource::Reported;
-        record.price_status = Some(PriceStatus::Unpriced);
-        return Outcome::default();
+        return pricing.price(record, &TokenUsage::default(), PriceStatus::Priced);
+    }
+    if call.api() == Api::Unrecognised {
+        record.notes.push("unmetered".into());
+        return Outcome { unmetered: true, ..Outcome::default() };
     }
     let waits = record.end_reason == EndReason::Complete && record.stream != Some(true) && call.reply.pending;
     if call.endpoint.is_poll || call.reply.background || waits {
@@ -63,7 +70,7 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config) -> 
     let Some(usage) = estimate(call, config) else { return Outcome { unmetered, ..Outcome::default() } };
     record.usage_source = UsageSource::Estimated;
     write_usage(record, &usage);
-    Outcome { unmetered, ..price(call, record, config, &usage, PriceStatus::Estimated) }
+    Outcome { unmetered, ..pricing.price(record, &usage, PriceStatus::Estimated) }
 }
 
 /// A response that was charged before is looked at again: no usage, no cost.
@@ -80,8 +87,11 @@ fn free(record: &mut UsageRecord, note: Option<&str>) -> Outcome {
 }
 
 /// Whether the provider did no work that it would bill: an error, an answer of the gateway's own, or a request that
-/// never reached it.
+/// never reached it, or not whole.
 fn refused(call: &Call, record: &UsageRecord) -> bool {
+    if call.is_incomplete && record.status.is_none() {
+        return true;
+    }
     let error = record.status.is_some_and(|status| !(200..300).contains(&status));
     match record.end_reason {
         EndReason::LocalReply => call.reply.text_bytes == 0,
@@ -138,81 +148,154 @@ fn write_usage(record: &mut UsageRecord, usage: &TokenUsage) {
     record.reasoning_tokens = counts.reasoning;
     record.output_audio_tokens = counts.output_audio;
     record.output_image_tokens = counts.output_image;
-    record.total_tokens = counts.total;
+    record.output_video_tokens = counts.output_video;
+    record.total_tokens = counts.total.or(record.total_tokens);
     if usage.clamped() {
         record.notes.push("usage_clamped".into());
     }
 }
 
-/// Prices `usage`, or the iterations that are billed in its place, each at its own model.
-fn price(call: &Call, record: &mut UsageRecord, config: &Config, usage: &TokenUsage, priced: PriceStatus) -> Outcome {
-    let deployment = call.endpoint.is_deployment;
-    let asked = call.request_model().filter(|_| !deployment);
-    let names = [call.reply.model.as_deref(), asked];
-    let model = names.into_iter().flatten().find_map(|name| config.prices.find(name));
-    record.priced_model = model.map(|model| model.name.clone());
-    record.price_version = config.prices.version().map(Into::into);
-    if record.provider.is_none() {
-        record.provider = model.and_then(|model| model.provider.clone());
-    }
+/// What pricing a call takes besides its usage.
+struct Pricing<'a> {
+    call: &'a Call,
+    config: &'a Config,
+    unix_seconds: u64,
+    units: &'a Units,
+}
 
-    let mut billed: Vec<(Option<&Model>, TokenUsage)> = Vec::new();
-    for iteration in &call.reply.iterations {
-        let own = match iteration.model.as_deref() {
-            Some(name) => config.prices.find(name),
-            None => model,
-        };
-        billed.push((own, iteration.usage.normalise(call.rule)));
-    }
-    if billed.is_empty() {
-        billed.push((model, *usage));
-    }
-    if !record.units.is_empty() {
-        record.notes.push("units_unpriced".into());
-    }
+/// A part of a call with a price of its own.
+struct Part<'t> {
+    model: Option<&'t Model>,
+    usage: TokenUsage,
+    units: Units,
+}
 
-    let mut outcome = Outcome::default();
-    let mut total = Some(Usd::ZERO);
-    let mut status = priced;
-    let mut saturated = false;
-    for (model, usage) in &billed {
-        outcome.tokens.extend(usage.buckets());
-        let cost = model.ok_or(NoPrice::UnknownModel).and_then(|model| price::cost(usage, &model.rates));
-        match cost {
-            Ok(cost) => {
-                total = total.map(|total| total.saturating_add(cost.total));
-                saturated |= cost.saturated;
-                record.charges.extend(cost.charges.iter().map(|charge| charge_line(*model, charge)));
-            }
-            Err(reason) => {
-                total = None;
-                status = match reason {
-                    NoPrice::Unpriced => PriceStatus::Unpriced,
-                    NoPrice::UnknownModel => PriceStatus::UnknownModel,
-                };
-            }
+impl<'a> Pricing<'a> {
+    fn circumstances(&self) -> Circumstances<'a> {
+        let reply = &self.call.reply;
+        Circumstances {
+            unix_seconds: self.unix_seconds,
+            service_tier: reply.service_tier.as_deref(),
+            speed: reply.speed.as_deref(),
+            geo: reply.geo.as_deref(),
+            region: self.call.region.as_deref(),
+            multiplier: self.call.price_multiplier,
         }
     }
-    record.price_status = Some(status);
-    match total {
-        Some(total) => record.set_cost(total),
-        None => record.charges.clear(),
+
+    /// Prices `usage`, or the iterations that are billed in its place, each at its own model.
+    fn price(&self, record: &mut UsageRecord, usage: &TokenUsage, priced: PriceStatus) -> Outcome {
+        let prices = &self.config.prices;
+        let mut status = priced;
+        let found = self.call.priced_on(&prices.table);
+        let (model, by) = match found {
+            Some((model, by)) => (Some(model), Some(by)),
+            None if prices.on_unknown_model == OnUnknownModel::AssumeHighest => {
+                status = PriceStatus::Estimated;
+                (self.dearest(usage), Some(PricedBy::AssumedHighest))
+            }
+            None => (None, None),
+        };
+        record.priced_model = model.map(|model| model.name.clone());
+        record.priced_by = by.filter(|_| model.is_some()).map(|by| by.name().into());
+        record.price_version = prices.table.version().map(Into::into);
+        if record.provider.is_none() && by != Some(PricedBy::AssumedHighest) {
+            record.provider = model.and_then(|model| model.provider.clone());
+        }
+        let mut outcome = Outcome::default();
+        let mut total = Some(Usd::ZERO);
+        let mut notes = Notes::default();
+        for part in self.parts(model, usage) {
+            outcome.tokens.extend(part.usage.buckets());
+            let cost = part.model.ok_or(NoPrice::UnknownModel);
+            let cost = cost.and_then(|model| price::cost(model, &part.usage, &part.units, &self.circumstances()));
+            match cost {
+                Ok(cost) => {
+                    total = total.map(|total| total.saturating_add(cost.total));
+                    notes.saturated |= cost.saturated;
+                    notes.unknown_service_tier |= cost.unknown_service_tier;
+                    notes.unpriced_units |= !cost.unpriced_units.is_empty();
+                    record.charges.extend(cost.charges.iter().map(|charge| charge_line(part.model, charge)));
+                }
+                Err(reason) => {
+                    total = None;
+                    status = match reason {
+                        NoPrice::Unpriced => PriceStatus::Unpriced,
+                        NoPrice::UnknownModel => PriceStatus::UnknownModel,
+                    };
+                }
+            }
+        }
+        record.price_status = Some(status);
+        match total {
+            Some(total) => record.set_cost(total),
+            None => record.charges.clear(),
+        }
+        record.notes.extend(notes.into_texts());
+        outcome.cost = total;
+        outcome
     }
-    if saturated {
-        record.notes.push("cost_saturated".into());
+
+    /// What is billed: the call as a whole, or each of its iterations. Units are the call's own.
+    fn parts<'t>(&'t self, model: Option<&'t Model>, usage: &TokenUsage) -> Vec<Part<'t>> {
+        let mut units = self.units.clone();
+        units.insert(Unit::Requests, Decimal::ONE);
+        let iterations = &self.call.reply.iterations;
+        if iterations.is_empty() {
+            return vec![Part { model, usage: *usage, units }];
+        }
+        let part = |iteration: &'t Iteration| Part {
+            model: match iteration.model.as_deref() {
+                Some(name) => self.call.find_model(&self.config.prices.table, name),
+                None => model,
+            },
+            usage: iteration.usage.normalise(self.call.rule),
+            units: Units::new(),
+        };
+        let mut parts: Vec<_> = iterations.iter().map(part).collect();
+        parts.push(Part { model, usage: TokenUsage::default(), units });
+        parts
     }
-    outcome.cost = total;
-    outcome
+
+    /// The model of the biller at which `usage` costs most.
+    fn dearest(&self, usage: &TokenUsage) -> Option<&'a Model> {
+        let candidates = self.config.prices.table.dearest(self.call.biller());
+        let cost = |model: &&Model| {
+            let cost = price::cost(model, usage, &Units::new(), &self.circumstances());
+            cost.map(|cost| cost.total).unwrap_or_default()
+        };
+        candidates.into_iter().max_by_key(cost)
+    }
+}
+
+/// What a record has to say about its cost.
+#[derive(Default)]
+struct Notes {
+    saturated: bool,
+    unknown_service_tier: bool,
+    unpriced_units: bool,
+}
+
+impl Notes {
+    fn into_texts(self) -> impl Iterator<Item = Text> {
+        let notes = [
+            (self.saturated, "cost_saturated"),
+            (self.unknown_service_tier, "service_tier_unknown"),
+            (self.unpriced_units, "units_unpriced"),
+        ];
+        notes.into_iter().filter(|(applies, _)| *applies).map(|(_, note)| note.into())
+    }
 }
 
 fn charge_line(model: Option<&Model>, charge: &price::Charge) -> ChargeLine {
     ChargeLine {
         model: model.map(|model| model.name.clone()).unwrap_or_default(),
-        class: charge.class.name().into(),
-        quantity: charge.quantity,
-        unit: Text::from("tokens"),
+        class: charge.item.name().into(),
+        quantity: ExactNumber::new(&charge.quantity),
+        unit: charge.item.unit_name().into(),
         rate_usd: ExactNumber::new(&charge.rate.usd),
-        per: charge.rate.per.count(),
+        per: charge.rate.per,
+        multiplier: (charge.multiplier != Decimal::ONE).then(|| ExactNumber::new(&charge.multiplier)),
         cost_picousd: charge.cost.pico(),
     }
 }

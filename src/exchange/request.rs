@@ -40,6 +40,8 @@ pub(super) struct RequestReader {
     format: Reading,
     hashes: Option<Hashes>,
     injector: Option<Injector>,
+    /// What goes on only once all of it has come and been judged.
+    withheld: Option<Vec<u8>>,
     /// Characters of base64 in a row, so far.
     base64_run: u64,
     body: RequestBody,
@@ -59,8 +61,15 @@ struct Hashes {
 }
 
 impl RequestReader {
-    /// A reader of a body with these headers; `inject` says whether it is to ask for usage.
-    pub(super) fn new(api: Api, headers: &Headers<'_>, metering: &MeteringConfig, inject: bool) -> RequestReader {
+    /// A reader of a body with these headers; `inject` says whether it is to ask for usage, `withhold` whether nothing of
+    /// it goes on before its end.
+    pub(super) fn new(
+        api: Api,
+        headers: &Headers<'_>,
+        metering: &MeteringConfig,
+        inject: bool,
+        withhold: bool,
+    ) -> RequestReader {
         let readable = ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity;
         let form = headers.get("content-type").and_then(multipart::Reader::new);
         let format = match form {
@@ -76,6 +85,7 @@ impl RequestReader {
             format,
             hashes,
             injector: inject.then(Injector::new),
+            withheld: withhold.then(Vec::new),
             base64_run: 0,
             body: RequestBody::default(),
         }
@@ -89,7 +99,21 @@ impl RequestReader {
         if mistral && self.injector.as_ref().is_some_and(|injector| injector.held_bytes() == 0) {
             self.injector = None;
         }
-        self.injector.as_mut().and_then(|injector| injector.feed(bytes, end_of_stream))
+        let edited = self.injector.as_mut().and_then(|injector| injector.feed(bytes, end_of_stream));
+        let Some(withheld) = &mut self.withheld else { return edited };
+        withheld.extend_from_slice(edited.as_deref().unwrap_or(bytes));
+        Some(if end_of_stream { self.withheld.take().unwrap_or_default() } else { Vec::new() })
+    }
+
+    /// Whether nothing goes on before the end.
+    pub(super) fn withholds(&self) -> bool {
+        self.withheld.is_some()
+    }
+
+    /// Whether something of what has come has not gone on.
+    pub(super) fn holds(&self) -> bool {
+        self.withheld.as_ref().is_some_and(|withheld| !withheld.is_empty())
+            || self.injector.as_ref().is_some_and(|injector| injector.held_bytes() > 0)
     }
 
     /// What became of asking for usage so far. A request that was overtaken by its answer is not asked any more where

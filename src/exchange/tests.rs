@@ -1,10 +1,11 @@
 use super::*;
 use crate::memory::MemoryHost;
-use crate::record::{EndReason, PriceStatus, UsageRecord, UsageSource};
+use crate::record::{Decision, EndReason, PriceStatus, UsageRecord, UsageSource};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod metering;
+mod policy;
 
 const CONFIG: &str = r#"{"prices": {"version": "v1", "models": [
     {"provider": "openai", "model": "gpt-4o", "aliases": ["gpt-4o-2024-*"],

@@ -154,8 +154,9 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on(Event::RequestTrailers);
-        Action::Continue
+        let verdict = self.on(Event::RequestTrailers);
+        let mut host = ProxyHost { delivery: None };
+        if verdict.reply.is_some_and(|reply| answer(&mut host, &reply)) { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {

@@ -1,0 +1,128 @@
+//! Who bills a call and where it is served, as far as host, path and format tell.
+
+use super::Api;
+
+/// Hosts of providers, and the provider each belongs to: the host itself, or what follows a dot or a dash in it.
+const HOSTS: [(&str, &str); 26] = [
+    ("api.openai.com", "openai"),
+    ("openai.azure.com", "azure"),
+    ("cognitiveservices.azure.com", "azure"),
+    ("services.ai.azure.com", "azure_ai"),
+    ("models.ai.azure.com", "azure_ai"),
+    ("api.anthropic.com", "anthropic"),
+    ("generativelanguage.googleapis.com", "gemini"),
+    ("aiplatform.googleapis.com", "vertex_ai"),
+    ("api.cohere.com", "cohere"),
+    ("api.cohere.ai", "cohere"),
+    ("api.mistral.ai", "mistral"),
+    ("codestral.mistral.ai", "mistral"),
+    ("api.groq.com", "groq"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.together.xyz", "together_ai"),
+    ("api.together.ai", "together_ai"),
+    ("api.fireworks.ai", "fireworks_ai"),
+    ("api.x.ai", "xai"),
+    ("openrouter.ai", "openrouter"),
+    ("api.perplexity.ai", "perplexity"),
+    ("ai-gateway.vercel.sh", "vercel_ai_gateway"),
+    ("api.cerebras.ai", "cerebras"),
+    ("api.deepinfra.com", "deepinfra"),
+    ("api.sambanova.ai", "sambanova"),
+    ("dashscope.aliyuncs.com", "dashscope"),
+    ("dashscope-intl.aliyuncs.com", "dashscope"),
+];
+
+/// The provider whose host it is.
+pub fn of_host(host: &str) -> Option<&'static str> {
+    let host = without_port(host);
+    if host.starts_with("bedrock-") && host.ends_with(".amazonaws.com") {
+        return Some("bedrock");
+    }
+    let belongs = |known: &str| {
+        let front = host.len().checked_sub(known.len()).and_then(|at| host.split_at_checked(at));
+        front.is_some_and(|(front, rest)| {
+            rest.eq_ignore_ascii_case(known) && (front.is_empty() || front.ends_with(['.', '-']))
+        })
+    };
+    HOSTS.iter().find(|(known, _)| belongs(known)).map(|&(_, provider)| provider)
+}
+
+fn without_port(host: &str) -> &str {
+    host.split(':').next().unwrap_or(host)
+}
+
+/// Whose format it is at home; others may speak it.
+pub fn of_format(api: Api, path: &str) -> Option<&'static str> {
+    let vertex = path.contains("/projects/") || path.contains("/publishers/");
+    match api {
+        Api::AnthropicMessages | Api::AnthropicCountTokens if !vertex => Some("anthropic"),
+        Api::GeminiGenerateContent | Api::GeminiEmbed | Api::GeminiCountTokens if !vertex => Some("gemini"),
+        Api::VertexPredict => Some("vertex_ai"),
+        _ if vertex => Some("vertex_ai"),
+        Api::BedrockConverse | Api::BedrockInvoke | Api::BedrockCountTokens => Some("bedrock"),
+        Api::CohereChat | Api::CohereEmbed | Api::CohereRerank => Some("cohere"),
+        Api::MistralOcr => Some("mistral"),
+        Api::OllamaChat | Api::OllamaEmbed => Some("ollama"),
+        _ if path.contains("/openai/deployments/") => Some("azure"),
+        _ => None,
+    }
+}
+
+/// The region of the endpoint, where host or path names one: `eu` of `eu.api.openai.com`, `europe-west1` of
+/// `europe-west1-aiplatform.googleapis.com` or `/locations/europe-west1/`, `eu-central-1` of
+/// `bedrock-runtime.eu-central-1.amazonaws.com`.
+pub fn region(host: &str, path: &str) -> Option<Box<str>> {
+    let host = without_port(host);
+    if let Some((_, rest)) = path.split_once("/locations/") {
+        return rest.split('/').next().filter(|location| !location.is_empty()).map(Into::into);
+    }
+    let named =
+        host.strip_suffix(".api.openai.com").or_else(|| host.strip_suffix("-aiplatform.googleapis.com")).or_else(
+            || host.strip_prefix("bedrock-").and_then(|rest| rest.strip_suffix(".amazonaws.com")?.split('.').nth(1)),
+        );
+    named.filter(|name| !name.is_empty() && !name.contains('.')).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_host_tells_its_provider_and_region() {
+        for (host, provider, region_name) in [
+            ("api.openai.com", Some("openai"), None),
+            ("API.OpenAI.com:443", Some("openai"), None),
+            ("eu.api.openai.com", Some("openai"), Some("eu")),
+            ("my-resource.openai.azure.com", Some("azure"), None),
+            ("europe-west1-aiplatform.googleapis.com", Some("vertex_ai"), Some("europe-west1")),
+            ("aiplatform.googleapis.com", Some("vertex_ai"), None),
+            ("bedrock-runtime.eu-central-1.amazonaws.com", Some("bedrock"), Some("eu-central-1")),
+            ("s3.eu-central-1.amazonaws.com", None, None),
+            ("notapi.openai.com", None, None),
+            ("api.openai.com.example.org", None, None),
+            ("gateway.internal:10000", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(of_host(host), provider, "{host}");
+            assert_eq!(region(host, "/v1/x").as_deref(), region_name, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_path_tells_the_location_and_a_format_its_home() {
+        let vertex = "/v1/projects/p/locations/global/publishers/anthropic/models/claude:rawPredict";
+        assert_eq!(region("aiplatform.googleapis.com", vertex).as_deref(), Some("global"));
+        for (api, path, provider) in [
+            (Api::AnthropicMessages, "/v1/messages", Some("anthropic")),
+            (Api::AnthropicMessages, vertex, Some("vertex_ai")),
+            (Api::GeminiGenerateContent, "/v1/models/gemini:generateContent", Some("gemini")),
+            (Api::BedrockConverse, "/model/m/converse", Some("bedrock")),
+            (Api::OpenaiChat, "/v1/chat/completions", None),
+            (Api::OpenaiChat, "/openai/deployments/d/chat/completions", Some("azure")),
+        ] {
+            assert_eq!(of_format(api, path), provider, "{path}");
+        }
+    }
+}
