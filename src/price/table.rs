@@ -17,7 +17,7 @@ const MAX_REMEMBERED: usize = 1024;
 /// Who bills a call, as far as that is known without the price table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Biller<'a> {
-    /// This one: no other's prices apply.
+    /// This one: no other's prices apply, if the table has prices of this one at all.
     Known(&'a str),
     /// This one, unless the table has the model only under another.
     Likely(&'a str),
@@ -240,8 +240,9 @@ impl PriceTable {
         };
         let anyone = |_: Option<&str>| true;
         let scopes: &[Scope<'_>] = match biller {
-            Biller::Known(_) => &[&own],
-            Biller::Likely(_) | Biller::Unknown => &[&own, &anyone],
+            // A name that the table does not use says nothing about whose prices apply.
+            Biller::Known(biller) if self.has(biller) => &[&own],
+            _ => &[&own, &anyone],
         };
         let regional = region.map(|region| format!("{region}/{name}"));
         for scope in scopes {
@@ -254,6 +255,11 @@ impl PriceTable {
             }
         }
         None
+    }
+
+    /// Whether it has a model of `provider`.
+    fn has(&self, provider: &str) -> bool {
+        self.models.iter().any(|model| model.provider.as_deref().is_some_and(|own| same_provider(own, provider)))
     }
 
     /// The closest entry that stands for exactly `candidate`, among the providers in `scope`.
@@ -272,10 +278,7 @@ impl PriceTable {
     /// Models of which one is the dearest of the biller's, whatever a call uses: those whose input and output rates no
     /// other exceeds. Where the biller has none, of all.
     pub fn dearest(&self, biller: Biller<'_>) -> Vec<&Model> {
-        let has = |wanted: &str| {
-            self.models.iter().any(|model| model.provider.as_deref().is_some_and(|own| same_provider(own, wanted)))
-        };
-        let wanted = biller.name().filter(|name| has(name)).unwrap_or_default();
+        let wanted = biller.name().filter(|name| self.has(name)).unwrap_or_default();
         let known = self.dearest.try_borrow().ok().and_then(|known| known.get(wanted).cloned());
         let frontier = known.unwrap_or_else(|| {
             let frontier = self.frontier(wanted);
@@ -394,6 +397,7 @@ mod tests {
             ("gpt-4o", Biller::Known("groq"), "-/gpt-4o Exact"),
             ("gpt-4o", Biller::Unknown, "-/gpt-4o Exact"),
             ("o3", Biller::Known("azure"), "none"),
+            ("o3", Biller::Known("my-gateway"), "openai/o3 Exact"),
             ("o3", Biller::Likely("azure"), "openai/o3 Exact"),
             ("o3", Biller::Unknown, "openai/o3 Exact"),
             ("o3-2025-04-16", Biller::Known("openai"), "openai/o3 Alias"),
