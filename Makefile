@@ -22,7 +22,8 @@ setup: ## install everything the other targets need, once
 	tools/wasm-cargo.sh setup
 	$(ENVOYS)
 	runner="$$(tools/wasm-test-runner.sh)"
-	echo "set up: $$python, $$envoy, $$oldest, $$runner"
+	litellm="$$(tools/price_sources.sh litellm)"; genai="$$(tools/price_sources.sh genai-prices)"
+	echo "set up: $$python, $$envoy, $$oldest, $$runner, $$litellm, $$genai"
 
 .PHONY: filter
 filter: ## build the filter: dist/tollgate.wasm
@@ -31,6 +32,34 @@ filter: ## build the filter: dist/tollgate.wasm
 .PHONY: filter-test
 filter-test: ## build it with traps on demand, for tests: dist/tollgate-test.wasm
 	tools/filter.sh test-trap dist/tollgate-test.wasm
+
+.PHONY: command
+command: ## build the command: dist/tollgate
+	tools/rust.sh
+	mkdir -p dist
+	# The module's whole-program optimisation would take minutes here and bring nothing.
+	cargo build --quiet --package tollgate-report --profile command --config 'profile.command.inherits="release"' \
+		--config profile.command.lto=false --config profile.command.codegen-units=16
+	cp target/command/tollgate dist/tollgate.new
+	mv dist/tollgate.new dist/tollgate
+	echo "dist/tollgate: $$(dist/tollgate --version)"
+
+.PHONY: prices
+prices: command ## import examples/prices anew from LiteLLM's table
+	source="$$(tools/price_sources.sh litellm)"
+	version="$$(basename "$$source" .json)"
+	mkdir -p target/prices
+	for list in examples/prices/models/*.txt; do
+		provider="$$(basename "$$list" .txt)"
+		arguments="--provider $$provider --models-file $$list --version $$version"
+		{
+			echo "# $$provider: list prices in USD from LiteLLM's table (MIT licence), taken over on $$(date -u +%F), by"
+			echo "#   tollgate prices import litellm $$version.json $$arguments"
+			dist/tollgate prices import litellm "$$source" $$arguments --report "target/prices/$$provider.json"
+		} >"target/prices/$$provider.yaml"
+		mv "target/prices/$$provider.yaml" "examples/prices/$$provider.yaml"
+	done
+	echo "examples/prices: $$(ls examples/prices/*.yaml | wc -l) tables; what they leave out is in target/prices/*.json"
 
 .PHONY: demo
 demo: filter ## send calls through a real Envoy and print what they cost
@@ -48,6 +77,10 @@ test: test-rust test-node test-envoy ## all tests
 .PHONY: test-rust
 test-rust: filter filter-test ## unit, golden and property tests, and the compiled module in-process
 	tools/rust.sh
+	for source in litellm genai-prices; do
+		tools/price_sources.sh "$$source" >/dev/null ||
+			echo "==> without it, the tests of the import of the whole table of $$source are skipped" >&2
+	done
 	cargo test --workspace
 
 .PHONY: test-node
@@ -55,7 +88,7 @@ test-node: ## the core's unit tests on wasm32 under Node
 	tools/test-node.sh
 
 .PHONY: test-envoy
-test-envoy: filter filter-test ## end to end on the newest and the oldest supported Envoy
+test-envoy: filter filter-test command ## end to end on the newest and the oldest supported Envoy
 	$(ENVOYS)
 	TOLLGATE_ENVOY="$$envoy" TOLLGATE_ENVOY_OLDEST="$$oldest" "$$python" -m pytest -q tests/envoy
 

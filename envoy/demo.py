@@ -1,15 +1,18 @@
-"""The demo: a real Envoy with the filter, a replay provider, real clients, and what each call cost.
+"""The demo: a real Envoy with the filter, a replay provider, real clients, what each call cost and what budgets said.
 
 `make demo` sends calls by several providers' SDKs through the shipped envoy.yaml, waits for their usage records and
-prints one table. Every record is compared with what the replay provider served and with the prices in envoy.yaml, so
-the demo fails when the filter is wrong. `make run` leaves the stack up on 127.0.0.1:10000 and prints a line for each
-call that passes. Nothing leaves this machine.
+prints one table. Every record is compared with what the replay provider served, with the prices in envoy.yaml and with
+what its budgets must decide, so the demo fails when the filter is wrong. `make run` leaves the stack up on
+127.0.0.1:10000, with its admin endpoint open to a token of this run, and prints a line for each call that passes.
+Nothing leaves this machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import secrets
 import shutil
 import signal
 import subprocess
@@ -32,6 +35,7 @@ try:
     import botocore.config
     import openai
     from google import genai
+    from support import envoy_config
     from support.audit import cost_picousd
     from support.replay import fixtures
     from support.stack import Stack, StackError
@@ -43,6 +47,13 @@ DEMO_DIR = ROOT / "target" / "demo"
 EVENT_DELAY_MS = 25
 RECORD_SECONDS = 15.0
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+# As long as the replay provider's answer says it was, so that what a call holds in budgets is close to what it costs.
+PAPERS: list[Any] = [{"role": "user", "content": "Summarise what these papers say about groundwater.\n" * 33}]
+# The name of a tool that makes a call one that writes.
+WRITES: list[Any] = [{"type": "function", "function": {"name": "create_ticket", "parameters": {"type": "object"}}}]
+AGENTS = "openai-chat-json.json"
+# What the budgets of envoy.yaml must say aloud: budget, scope, percent.
+ALERTS = [("department-month", {"department": "research"}, 50)]
 WHO = ("department", "feature", "user")
 TOKENS = (
     "input_tokens", "cached_input_tokens", "cache_creation_input_tokens", "output_tokens", "reasoning_tokens",
@@ -69,10 +80,12 @@ class Call:
     fixture: str | None = None
     expect: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
+    # What the client was told where the gateway answered.
+    refusal: str | None = None
 
     def expected(self) -> dict[str, Any]:
         """The record's fields; None where a field must be absent."""
-        wanted: dict[str, Any] = {"type": "usage", "request_model": self.model, "status": 200}
+        wanted: dict[str, Any] = {"type": "usage", "request_model": self.model, "status": 200, "decision": "allowed"}
         wanted |= {name: self.headers.get(f"x-cost-{name}") for name in WHO}
         if self.fixture is not None:
             meta = fixtures()[self.fixture].meta
@@ -91,6 +104,26 @@ def cost(models: list[str | None], usage: dict[str, int]) -> dict[str, Any]:
     return {"price_status": "unknown_model" if cost is None else "priced", "cost_picousd": cost}
 
 
+def downgraded(model: str, to: str, fixture: str, budget: str) -> dict[str, Any]:
+    """What the record of a call says that asked for `model` and got an answer of `to`."""
+    usage = fixtures()[fixture].meta["usage"]
+    paid, asked = cost_picousd(to, usage), cost_picousd(model, usage)
+    if paid is None or asked is None:
+        raise StackError(f"envoy.yaml has no price of {model} or {to}")
+    return {
+        "decision": "downgraded", "budget": budget, "downgraded_from": model, "priced_model": to, "cost_picousd": paid,
+        "avoided_cost_usd": float(Decimal(asked - paid) * PICO),
+    }
+
+
+def refused(budget: str) -> dict[str, Any]:
+    """What the record of a call says that a budget kept from the provider."""
+    return {
+        "status": 429, "decision": "refused", "budget": budget, "error": "budget_exceeded", "end_reason": "local_reply",
+        "usage_source": "none", "output_tokens": None, "cost_picousd": 0,
+    }
+
+
 def calls(url: str) -> list[Call]:
     """The calls of the demo, in order."""
 
@@ -104,6 +137,16 @@ def calls(url: str) -> list[Call]:
                 model=call.model, messages=HELLO, extra_headers=extra
             )
         except openai.APIStatusError as error:
+            return error.response.headers.get("x-tollgate-id")
+        return raw.headers.get("x-tollgate-id")
+
+    def agent(call: Call, tools: list[Any] | openai.NotGiven = openai.NOT_GIVEN) -> str | None:
+        try:
+            raw = sdk(call.headers).chat.completions.with_raw_response.create(
+                model=call.model, messages=PAPERS, max_tokens=64, tools=tools
+            )
+        except openai.RateLimitError as error:
+            call.refusal = str(error.body["message"]) if isinstance(error.body, dict) else None
             return error.response.headers.get("x-tollgate-id")
         return raw.headers.get("x-tollgate-id")
 
@@ -171,6 +214,9 @@ def calls(url: str) -> list[Call]:
         named = {"department": department, "feature": feature, "user": user, **more}
         return {f"x-cost-{name.replace('_', '-')}": value for name, value in named.items()}
 
+    def research(run: str) -> dict[str, str]:
+        return who("research", "papers", "u-0311", run_id=run, environment="demo")
+
     def made(title: str, how: Callable[..., str | None], *arguments: Any, **rest: Any) -> Call:
         call = Call(title, lambda: how(call, *arguments), **rest)
         return call
@@ -208,6 +254,18 @@ def calls(url: str) -> list[Call]:
         made("OpenAI, client hangs up", streamed, True, 12, model="gpt-4o",
              headers=who("product", "drafts", "u-0815"),
              expect={"end_reason": "client_abort", "usage_source": "estimated", "price_status": "estimated"}),
+        # A department whose budget is nearly used up by one call, and a run that makes more calls than it may.
+        made("agent reads", agent, model="gpt-4o", headers=research("run-1"), fixture=AGENTS,
+             expect={"workload": "agentic-read", "budget": None}),
+        made("agent reads, budget spent", agent, model="gpt-4o", headers=research("run-1"), fixture=AGENTS,
+             expect=downgraded("gpt-4o", "gpt-4o-mini", AGENTS, "department-month")),
+        made("agent writes, budget spent", agent, WRITES, model="gpt-4o", headers=research("run-2"),
+             expect=refused("department-month") | {"workload": "agentic-write"}),
+        # Refused by its headers, before its body is read.
+        made("the first run once more", agent, model="gpt-4o", headers=research("run-1"),
+             expect=refused("run-cap") | {"request_model": None}),
+        made("another run", agent, model="gpt-4o", headers=research("run-3"), fixture=AGENTS,
+             expect=downgraded("gpt-4o", "gpt-4o-mini", AGENTS, "department-month")),
     ]
 
 
@@ -236,7 +294,9 @@ def usd(picousd: int | None) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(7, '0')}"
 
 
-COLUMNS = ("call", "who (department / feature / user)", "model", "in", "out", "cost USD", "status, end", "usage")
+COLUMNS = (
+    "call", "who (department / feature / user)", "model", "in", "out", "cost USD", "status, end", "usage", "decision",
+)
 
 
 def row(title: str, record: Record) -> tuple[str, ...]:
@@ -248,7 +308,9 @@ def row(title: str, record: Record) -> tuple[str, ...]:
         price = "unknown model"
     counts = [str(record.get(name, "-")) for name in ("input_tokens", "output_tokens")]
     end = f"{record.get('status', '-')} {record.get('end_reason', '-')}"
-    return (title, " / ".join(named) or UNATTRIBUTED, model, *counts, price, end, str(record.get("usage_source", "-")))
+    decision = " by ".join(record[name] for name in ("decision", "budget") if name in record)
+    usage = str(record.get("usage_source", "-"))
+    return (title, " / ".join(named) or UNATTRIBUTED, model, *counts, price, end, usage, decision)
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
@@ -268,6 +330,8 @@ def print_totals(records: list[Record]) -> None:
     print(f"\n{len(records)} records, {tokens[0]} tokens in, {tokens[1]} out, {usd(spent)} USD,")
     guessed = sum(r.get("cost_picousd", 0) for r in records if r.get("price_status") == "estimated")
     print(f"of which {usd(nobody)} {UNATTRIBUTED} and {usd(guessed)} estimated; calls of unknown cost: {unknown}")
+    avoided = sum((Decimal(str(r["avoided_cost_usd"])) for r in records if "avoided_cost_usd" in r), Decimal())
+    print(f"avoided by cheaper models: {avoided.normalize():f} USD")
 
 
 def print_record(record: Record) -> None:
@@ -280,19 +344,29 @@ def demo(stack: Stack) -> int:
     """Send the calls, wait, print, check."""
     todo = calls(stack.client.url)
     print(f"Envoy with Tollgate is up; sending {len(todo)} calls", flush=True)
-    for call in todo:
+    for number, call in enumerate(todo, start=1):
         call.id = call.send()
+        if call.id is not None:
+            # What a call cost is known to the budgets when it is over: the next one finds it spent, not held.
+            stack.wait_access_log(number, RECORD_SECONDS)
     patience = RECORD_SECONDS if any(call.id for call in todo) else 1
     try:
-        stack.sink.wait_for(len(todo), patience)
+        stack.sink.wait_for(len(todo), patience, where=is_usage)
+        stack.sink.wait_for(len(ALERTS), patience, where=is_alert)
         stack.wait_access_log(len(todo), patience)
     except (TimeoutError, StackError) as late:
         print(f"demo: {late}", file=sys.stderr)
-    records, logged = list(stack.sink.records), stack.access_log()
+    sent, logged = list(stack.sink.records), stack.access_log()
+    records, alerts = [r for r in sent if is_usage(r)], [r for r in sent if is_alert(r)]
     by_id = {r.get("id"): r for r in records}
     print()
     print_table([row(call.title, by_id[call.id]) for call in todo if call.id in by_id])
     print_totals(records)
+    for alert in alerts:
+        print(f"alert: {alert_text(alert)}")
+    for call in todo:
+        if call.refusal is not None:
+            print(f"\"{call.title}\" was told: {call.refusal}")
     if sample := by_id.get(todo[1].id):
         print(f"\nThe record of \"{todo[1].title}\":")
         print_record(sample)
@@ -300,15 +374,39 @@ def demo(stack: Stack) -> int:
     failures = [f"{call.title}: {p}" for call in todo for p in problems(call, records, logged)]
     if len(records) != len(todo):
         failures.append(f"{len(records)} records for {len(todo)} calls")
+    if (told := [(a["budget"], a["scope"], a["threshold_percent"]) for a in alerts]) != ALERTS:
+        failures.append(f"the alerts are {told}, expected {ALERTS}")
+    # Of a call that is refused for what its body says, the provider has seen headers and nothing else.
+    whole = sum(request["body_len"] is not None for request in list(stack.replay.requests))
+    if whole != (passed := sum(call.expect.get("decision") != "refused" for call in todo)):
+        failures.append(f"the provider got {whole} whole requests, expected {passed}")
     leaked = {name.lower() for r in list(stack.replay.requests) for name, _ in r["headers"]}
     failures += [f"the provider saw {name}" for name in sorted(leaked) if name.startswith("x-cost-")]
     for failure in failures:
         print(f"demo: {failure}", file=sys.stderr)
     if not failures:
-        print(f"checked: {len(records)} records, tokens and costs exact, no X-Cost-* header reached the provider")
+        print(f"checked: {len(records)} records, tokens and costs exact; no X-Cost-* header reached the provider,")
+        print("and no body of a refused call")
     elif said := stack.log().strip():
         print(f"demo: Envoy said:\n{said}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def is_usage(record: Record) -> bool:
+    """Whether a record is about a call."""
+    return record.get("type") == "usage"
+
+
+def is_alert(record: Record) -> bool:
+    """Whether a record says that a budget reached a threshold."""
+    return record.get("type") == "budget_alert"
+
+
+def alert_text(alert: Record) -> str:
+    """An alert in a line."""
+    scope = ", ".join(f"{name} {value}" for name, value in alert["scope"].items())
+    spent = f"{alert['spent_usd']} of {alert['limit_usd']} USD"
+    return f"{alert['budget']} of {scope}: {alert['threshold_percent']} % reached, {spent} spent"
 
 
 def shown(path: Path) -> str:
@@ -316,18 +414,24 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def run(stack: Stack) -> int:
+def run(stack: Stack, token: str) -> int:
     """Print what to type, then a line for each record, until interrupted."""
     admin = f"http://127.0.0.1:{stack.admin_port}"
     typed = f"curl -sN {stack.client.url}/v1/chat/completions -H 'content-type: application/json' \\\n    "
     named = "-H 'x-cost-feature: chatbot' -H 'x-cost-department: support' \\\n    "
     asked = '"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]'
     streaming = '"stream": true, "stream_options": {"include_usage": true}'
-    print(f"""Envoy with Tollgate is up. A call, the same streamed, the metrics, the records:
+    agent = "-H 'x-cost-environment: demo' -H 'x-cost-department: research' -H 'x-cost-run-id: run-1' \\\n    "
+    print(f"""Envoy with Tollgate is up. A call, the same streamed, one that budgets look at (send it three times), how
+they stand, the metrics, the records:
 
   {typed}{named}-d '{{{asked}}}'
 
   {typed}{named}-d '{{{asked}, {streaming}}}'
+
+  {typed}{agent}-d '{{{asked}, "max_tokens": 64}}'
+
+  curl -s {stack.client.url}/.tollgate/budgets -H 'authorization: Bearer {token}'
 
   curl -s {admin}/stats/prometheus | grep ^tollgate_
 
@@ -338,7 +442,10 @@ Ctrl-C ends it. Each call appears here when its record reaches the collector:
     seen = 0
     while stack.running():
         for record in stack.sink.records[seen:]:
-            print("  ".join(row(str(record.get("ts", "")), record)), flush=True)
+            if is_usage(record):
+                print("  ".join(row(str(record.get("ts", "")), record)), flush=True)
+            elif is_alert(record):
+                print(f"{record['ts']}  alert: {alert_text(record)}", flush=True)
             seen += 1
         time.sleep(0.1)
     print(f"demo: Envoy ended by itself:\n{stack.log()}", file=sys.stderr)
@@ -361,9 +468,16 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     shutil.rmtree(DEMO_DIR, ignore_errors=True)
+    token = secrets.token_hex(16)
+
+    def open_admin(bootstrap: envoy_config.Bootstrap) -> None:
+        hashed = hashlib.sha256(token.encode()).hexdigest()
+        envoy_config.filter_config(bootstrap)["admin"] = {"token_sha256": hashed}
+
+    edit = open_admin if options.run else None
     try:
-        with Stack(fixed_ports=True, event_delay_ms=EVENT_DELAY_MS, directory=DEMO_DIR) as stack:
-            return run(stack) if options.run else demo(stack)
+        with Stack(edit, fixed_ports=True, event_delay_ms=EVENT_DELAY_MS, directory=DEMO_DIR) as stack:
+            return run(stack, token) if options.run else demo(stack)
     except StackError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -5,8 +5,10 @@
 //! are is in [`facts`], how a format is recognised in [`recognise`].
 
 pub mod facts;
+pub mod path;
 pub mod provider;
 pub mod recognise;
+pub mod uses;
 
 mod anthropic;
 mod bedrock;
@@ -22,6 +24,7 @@ pub use recognise::Endpoint;
 
 use crate::body::json::{Places, Value};
 use crate::usage::{Rule, Unit, UsageReport};
+use uses::Use;
 
 /// The wire format of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +177,8 @@ pub enum RequestField {
     Stream,
     /// The caller's limit on generated tokens.
     MaxOutputTokens,
+    /// The same by the name that OpenAI's reasoning models refuse.
+    MaxTokens,
     /// One message of the conversation.
     Message,
     /// One tool offered.
@@ -182,6 +187,40 @@ pub enum RequestField {
     ToolName,
     /// The text to be spoken; billed by the character.
     Characters,
+    /// How many answers are asked for.
+    Choices,
+    /// The service tier asked for.
+    ServiceTier,
+    /// The speed asked for.
+    Speed,
+    /// Anything but null, false and nothing is this use.
+    Use(Use),
+    /// The kind of a tool offered.
+    ToolKind,
+    /// Whether and which tool is to be called.
+    ToolChoice,
+    /// The kind of output asked for.
+    OutputFormat,
+    /// A kind of output, one of several.
+    OutputModality,
+    /// Something more to be put out.
+    Include,
+    /// The kind of thinking.
+    ThinkingKind,
+    /// The most tokens to think with.
+    ThinkingBudget,
+    /// Who wrote a message.
+    Role,
+    /// The kind of a message's part.
+    PartKind,
+    /// A part that is a file, and what its kind is a use of.
+    Media(Use),
+    /// A part that is a file of the kind that stands in it.
+    File,
+    /// That kind.
+    FileKind,
+    /// A place that the configuration names, by its number there.
+    Configured(u8),
 }
 
 /// Where one count of a usage report is kept.

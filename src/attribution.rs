@@ -1,87 +1,41 @@
-//! Attribution: which named owner a call is charged to.
+//! Attribution: which named owner a call is charged to, and on whose word.
 //!
-//! The dimensions and their headers are a table. A bad value (not UTF-8, empty, too long, control characters)
-//! is dropped and noted, never the call. Names are matched without case, values are taken exactly.
+//! A call's [`Attribution`] is read by the configuration's [`Rules`] from the request's headers, from what the host
+//! knows of the caller, from W3C baggage and, at its end, from the request's body. What an API key sets stands before
+//! or behind them, as the key's entry says. A bad value (not UTF-8, empty, too long, control characters) is dropped and
+//! noted, never the call. Names are matched without case, values are taken exactly unless the rules normalise them.
 
+mod dimension;
+mod keys;
+mod rules;
+mod spellings;
+mod values;
+
+pub use dimension::{Dimension, Name, header_name};
+pub use keys::KeyHash;
+pub use rules::{
+    DimensionDraft, Draft, KeyDraft, MAX_BODY_DEPTH, MAX_BODY_PATHS, MAX_OWN_DIMENSIONS, MAX_PROPERTIES, MAX_SOURCES,
+    Rules, Source, Trust, is_secret,
+};
+pub use spellings::Spellings;
+pub use values::Pseudonym;
+
+use crate::api::facts::Configured;
+use crate::http::Headers;
+use rules::{BY_DEFAULT, BY_KEY, LOCKED, Target};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Prefix of every header this filter reads, and takes away before the provider.
 pub const HEADER_PREFIX: &str = "x-cost-";
 const TAG_PREFIX: &str = "x-cost-tag-";
 
-/// Tags kept per call; the rest are dropped and noted.
+/// Tags kept per call whose names the configuration does not know; the rest are dropped and noted.
 pub const MAX_TAGS: usize = 32;
 /// Longest tag name, in bytes.
-const MAX_TAG_NAME_BYTES: usize = 64;
+pub const MAX_TAG_NAME_BYTES: usize = 64;
 /// Notes kept per call about dropped values.
 const MAX_NOTES: usize = 16;
-
-/// A built-in dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // named as in the record; the README's header table explains each
-pub enum Dimension {
-    Feature,
-    Department,
-    Team,
-    User,
-    Session,
-    RunId,
-    ParentRunId,
-    McpServer,
-    AgentHandoff,
-    Workload,
-    Project,
-    Outcome,
-    GlAccount,
-    CostCentre,
-    BusinessUnit,
-    Environment,
-}
-
-/// The headers, without their prefix, and what they mean.
-const HEADERS: [(&str, Dimension); 17] = [
-    ("feature", Dimension::Feature),
-    ("department", Dimension::Department),
-    ("team", Dimension::Team),
-    ("user", Dimension::User),
-    ("session", Dimension::Session),
-    ("run-id", Dimension::RunId),
-    ("parent-run-id", Dimension::ParentRunId),
-    ("mcp-server", Dimension::McpServer),
-    ("agent-handoff", Dimension::AgentHandoff),
-    ("workload", Dimension::Workload),
-    ("project", Dimension::Project),
-    ("outcome", Dimension::Outcome),
-    ("gl-account", Dimension::GlAccount),
-    ("cost-centre", Dimension::CostCentre),
-    ("cost-center", Dimension::CostCentre),
-    ("business-unit", Dimension::BusinessUnit),
-    ("environment", Dimension::Environment),
-];
-
-impl Dimension {
-    /// The name in records and configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Dimension::Feature => "feature",
-            Dimension::Department => "department",
-            Dimension::Team => "team",
-            Dimension::User => "user",
-            Dimension::Session => "session",
-            Dimension::RunId => "run_id",
-            Dimension::ParentRunId => "parent_run_id",
-            Dimension::McpServer => "mcp_server",
-            Dimension::AgentHandoff => "agent_handoff",
-            Dimension::Workload => "workload",
-            Dimension::Project => "project",
-            Dimension::Outcome => "outcome",
-            Dimension::GlAccount => "gl_account",
-            Dimension::CostCentre => "cost_centre",
-            Dimension::BusinessUnit => "business_unit",
-            Dimension::Environment => "environment",
-        }
-    }
-}
 
 /// Why a value was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,12 +48,20 @@ pub enum DropReason {
     TooLong,
     /// A control character in it.
     ControlCharacter,
-    /// The dimension has a value already: the first one counts.
+    /// The dimension has a value of the same source already: the first one counts.
     Repeated,
     /// A header of ours that names no dimension.
     UnknownHeader,
+    /// A header of ours whose dimension takes its values from elsewhere.
+    NotASource,
     /// More tags than are kept, or a name that is too long.
     TooManyTags,
+    /// The caller's API key locks the dimension to another value.
+    Locked,
+    /// The caller's word does not count here.
+    Untrusted,
+    /// A property or a place in the body that is no scalar.
+    NotText,
 }
 
 impl DropReason {
@@ -112,7 +74,42 @@ impl DropReason {
             DropReason::ControlCharacter => "control_character",
             DropReason::Repeated => "repeated",
             DropReason::UnknownHeader => "unknown_header",
+            DropReason::NotASource => "not_a_source",
             DropReason::TooManyTags => "too_many_tags",
+            DropReason::Locked => "locked",
+            DropReason::Untrusted => "untrusted",
+            DropReason::NotText => "not_text",
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A request header.
+    Header,
+    /// The entry of the caller's API key.
+    Key,
+    /// A property of the host.
+    Property,
+    /// The request's body.
+    Body,
+    /// W3C baggage.
+    Baggage,
+    /// The configuration.
+    Default,
+}
+
+impl Origin {
+    /// The name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Origin::Header => "header",
+            Origin::Key => "key",
+            Origin::Property => "property",
+            Origin::Body => "body",
+            Origin::Baggage => "baggage",
+            Origin::Default => "default",
         }
     }
 }
@@ -120,171 +117,270 @@ impl DropReason {
 /// A value that did not make it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// The header's name.
-    pub header: Box<str>,
+    /// Where it stood: a header's name, `body metadata.team`. Never the value.
+    pub place: Box<str>,
     /// Why.
     pub reason: DropReason,
+}
+
+/// Where a value stands, for the note should it be dropped.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Header(&'a [u8]),
+    Property(&'a str),
+    Body(&'a str),
+    Baggage(&'a str),
+}
+
+impl Place<'_> {
+    fn origin(self) -> Origin {
+        match self {
+            Place::Header(_) => Origin::Header,
+            Place::Property(_) => Origin::Property,
+            Place::Body(_) => Origin::Body,
+            Place::Baggage(_) => Origin::Baggage,
+        }
+    }
+
+    fn shown(self) -> String {
+        match self {
+            Place::Header(name) => String::from_utf8_lossy(name.get(..MAX_TAG_NAME_BYTES).unwrap_or(name)).into_owned(),
+            Place::Property(path) => format!("property {}", path.replace('\0', ".")),
+            Place::Body(path) => format!("body {path}"),
+            Place::Baggage(key) => format!("baggage {key}"),
+        }
+    }
+}
+
+/// A value of a dimension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// Of which.
+    pub name: Name,
+    /// From where.
+    pub origin: Origin,
+    /// As it is recorded.
+    pub text: Rc<str>,
+    /// Whether other spellings of it are worth a word: it is no id and no pseudonym.
+    pub is_word: bool,
+    target: Target,
 }
 
 /// What a call is charged to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
-    /// Values of built-in dimensions.
-    pub dimensions: BTreeMap<Dimension, Box<str>>,
-    /// Values of the caller's own.
-    pub tags: BTreeMap<Box<str>, Box<str>>,
+    values: Vec<Value>,
+    /// Values of dimensions that only the caller knows.
+    pub tags: BTreeMap<Rc<str>, Rc<str>>,
+    /// The name of the caller's API key, or the beginning of its hash.
+    pub api_key: Option<Box<str>>,
     /// The first values that were dropped.
     pub dropped: Vec<Dropped>,
     /// How many were dropped in all, by reason.
     pub drop_counts: BTreeMap<DropReason, u64>,
+    key: Option<KeyHash>,
+    distrusted: bool,
 }
 
 impl Attribution {
-    /// Reads the attribution headers among `headers` (names in lower case); values longer than
-    /// `max_value_bytes` are dropped.
-    pub fn from_headers<'h>(
-        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
-        max_value_bytes: usize,
+    /// Reads what is known of a call when its headers have come. `properties` are those that [`Rules::properties`]
+    /// lists, in that order; `key_in_query` is whether the API takes its key in the query, too.
+    pub fn read(
+        rules: &Rules,
+        headers: &Headers<'_>,
+        properties: &[Option<Vec<u8>>],
+        key_in_query: bool,
     ) -> Attribution {
-        let mut attribution = Attribution::default();
-        for (name, value) in headers {
-            if name.starts_with(HEADER_PREFIX.as_bytes())
-                && let Err(reason) = attribution.take(name, value, max_value_bytes)
+        let presented = rules.keys.find(headers, key_in_query);
+        let mut attribution = Attribution {
+            api_key: presented.shown,
+            key: presented.known,
+            distrusted: !rules.trusts(properties),
+            ..Attribution::default()
+        };
+        for (slot, value, locked) in rules.keys.get(presented.known).map_or(&[][..], |key| &key.set) {
+            let rank = if *locked { LOCKED } else { BY_KEY };
+            attribution.put(rules, Target { slot: *slot, rank }, Origin::Key, value.clone());
+        }
+        for (name, value) in headers.iter() {
+            attribution.read_header(rules, name, value);
+        }
+        for &(property, target) in &rules.from_properties {
+            let path = rules.properties.get(property).map_or("", |path| path);
+            if let Some(Some(bytes)) = properties.get(property) {
+                match values::property_text(bytes) {
+                    Some(text) => attribution.offer(rules, target, Place::Property(path), &text),
+                    None => attribution.note_drop(Place::Property(path), DropReason::NotText),
+                }
+            }
+        }
+        for &slot in &rules.defaults {
+            if let Some(value) = rules.dimensions.get(usize::from(slot)).and_then(|rule| rule.default.clone())
+                && attribution.of_slot(slot).is_none()
             {
-                attribution.note_drop(name, reason);
+                attribution.put(rules, Target { slot, rank: BY_DEFAULT }, Origin::Default, value);
             }
         }
         attribution
     }
 
-    /// The value of `dimension`.
-    pub fn get(&self, dimension: Dimension) -> Option<&str> {
-        self.dimensions.get(&dimension).map(|value| &**value)
+    fn read_header(&mut self, rules: &Rules, name: &[u8], value: &[u8]) {
+        let place = Place::Header(name);
+        let mut is_source = false;
+        for target in rules.of_header(name) {
+            is_source = true;
+            self.offer(rules, target, place, value);
+        }
+        if !is_source && name.starts_with(HEADER_PREFIX.as_bytes()) {
+            let read = if self.distrusted { Err(DropReason::Untrusted) } else { self.read_tag(rules, name, value) };
+            if let Err(reason) = read {
+                self.note_drop(place, reason);
+            }
+        }
+        if name == b"baggage" && !rules.from_baggage.is_empty() {
+            for (own, value) in values::baggage(value) {
+                for (key, target) in rules.from_baggage.iter().filter(|(key, _)| key.as_bytes() == own) {
+                    self.offer(rules, *target, Place::Baggage(key), &value);
+                }
+            }
+        }
     }
 
-    fn take(&mut self, name: &[u8], value: &[u8], max_value_bytes: usize) -> Result<(), DropReason> {
-        let name = str::from_utf8(name).map_err(|_| DropReason::UnknownHeader)?;
-        if let Some(tag) = name.strip_prefix(TAG_PREFIX) {
-            let value = check_value(value, max_value_bytes)?;
-            if tag.is_empty() {
-                return Err(DropReason::UnknownHeader);
-            }
-            if self.tags.contains_key(tag) {
-                return Err(DropReason::Repeated);
-            }
-            if self.tags.len() >= MAX_TAGS || tag.len() > MAX_TAG_NAME_BYTES {
-                return Err(DropReason::TooManyTags);
-            }
-            self.tags.insert(tag.into(), value.into());
-            return Ok(());
-        }
-        let short = name.strip_prefix(HEADER_PREFIX).unwrap_or_default();
-        let dimension = HEADERS.iter().find(|(header, _)| *header == short).map(|&(_, dimension)| dimension);
-        let dimension = dimension.ok_or(DropReason::UnknownHeader)?;
-        let value = check_value(value, max_value_bytes)?;
-        if self.dimensions.contains_key(&dimension) {
+    /// A tag that the configuration does not know.
+    fn read_tag(&mut self, rules: &Rules, header: &[u8], value: &[u8]) -> Result<(), DropReason> {
+        let tag = rules.tag(header)?;
+        let value = rules.treatment.apply(value, false, false)?;
+        if self.tags.contains_key(tag) {
             return Err(DropReason::Repeated);
         }
-        self.dimensions.insert(dimension, value.into());
+        if self.tags.len() >= MAX_TAGS || tag.len() > MAX_TAG_NAME_BYTES {
+            return Err(DropReason::TooManyTags);
+        }
+        self.tags.insert(tag.into(), value);
         Ok(())
     }
 
-    fn note_drop(&mut self, name: &[u8], reason: DropReason) {
-        *self.drop_counts.entry(reason).or_default() += 1;
-        if self.dropped.len() < MAX_NOTES {
-            let shown = String::from_utf8_lossy(name.get(..MAX_TAG_NAME_BYTES).unwrap_or(name));
-            self.dropped.push(Dropped { header: shown.into(), reason });
+    /// Reads what stood at the places of [`Rules::body_paths`].
+    pub fn read_body(&mut self, rules: &Rules, read: &[(u8, Configured)]) {
+        for (number, value) in read {
+            for source in rules.from_body.iter().filter(|source| source.number == *number) {
+                let place = Place::Body(&source.path);
+                match value {
+                    Configured::Text(text) => self.offer(rules, source.target, place, text.as_bytes()),
+                    Configured::TooLong => self.note_drop(place, DropReason::TooLong),
+                    Configured::Container => self.note_drop(place, DropReason::NotText),
+                }
+            }
         }
     }
-}
 
-fn check_value(value: &[u8], max_value_bytes: usize) -> Result<&str, DropReason> {
-    let value = str::from_utf8(value).map_err(|_| DropReason::NotUtf8)?;
-    if value.is_empty() {
-        Err(DropReason::Empty)
-    } else if value.len() > max_value_bytes {
-        Err(DropReason::TooLong)
-    } else if value.chars().any(char::is_control) {
-        Err(DropReason::ControlCharacter)
-    } else {
-        Ok(value)
+    /// Takes a value from one of the caller's or the host's sources, if none before it has one.
+    fn offer(&mut self, rules: &Rules, target: Target, place: Place<'_>, value: &[u8]) {
+        let Some(rule) = rules.dimensions.get(usize::from(target.slot)) else { return };
+        if self.distrusted && place.origin() != Origin::Property {
+            return self.note_drop(place, DropReason::Untrusted);
+        }
+        let held = self.of_slot(target.slot);
+        let held_rank = held.map_or(BY_DEFAULT, |held| held.target.rank);
+        if held_rank < target.rank && held_rank != LOCKED {
+            return;
+        }
+        match rules.treatment.apply(value, rule.is_id, rule.is_hidden) {
+            Ok(value) if held_rank == LOCKED => {
+                if held.is_some_and(|held| held.text != value) {
+                    self.note_drop(place, DropReason::Locked);
+                }
+            }
+            Ok(_) if held_rank == target.rank => self.note_drop(place, DropReason::Repeated),
+            Ok(value) => self.put(rules, target, place.origin(), value),
+            Err(reason) => self.note_drop(place, reason),
+        }
+    }
+
+    fn put(&mut self, rules: &Rules, target: Target, origin: Origin, text: Rc<str>) {
+        let Some(rule) = rules.dimensions.get(usize::from(target.slot)) else { return };
+        let is_word = !rule.is_id && !rule.is_hidden;
+        let value = Value { name: rule.name.clone(), origin, text, is_word, target };
+        match self.values.iter_mut().find(|held| held.target.slot == target.slot) {
+            Some(held) => *held = value,
+            None => {
+                if self.values.is_empty() {
+                    self.values.reserve(Dimension::ALL.len());
+                }
+                self.values.push(value);
+            }
+        }
+    }
+
+    fn note_drop(&mut self, place: Place<'_>, reason: DropReason) {
+        *self.drop_counts.entry(reason).or_default() += 1;
+        if self.dropped.len() < MAX_NOTES {
+            self.dropped.push(Dropped { place: place.shown().into(), reason });
+        }
+    }
+
+    fn of_slot(&self, slot: rules::Slot) -> Option<&Value> {
+        self.values.iter().find(|held| held.target.slot == slot)
+    }
+
+    /// Every value of a dimension that the configuration or this filter knows; those of `tags` are apart.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// The value of `dimension`.
+    pub fn get(&self, dimension: Dimension) -> Option<&str> {
+        self.values.iter().find(|value| value.name == Name::BuiltIn(dimension)).map(|value| &*value.text)
+    }
+
+    /// The value of what budgets call `key`: a dimension by its name, or `tags.` and the name of a tag.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let tag = key.strip_prefix("tags.");
+        let names = |value: &&Value| match &value.name {
+            Name::BuiltIn(dimension) => dimension.name() == key,
+            Name::Tag(own) => **own == *tag.unwrap_or(key),
+        };
+        let own = self.values.iter().find(names).map(|value| &*value.text);
+        own.or_else(|| self.tags.get(tag?).map(|text| &**text))
+    }
+
+    /// The required dimensions that have no value.
+    pub fn missing<'r>(&self, rules: &'r Rules) -> impl Iterator<Item = &'r Name> {
+        self.missing_slots(rules).filter_map(|slot| rules.dimensions.get(usize::from(slot))).map(|rule| &rule.name)
+    }
+
+    fn missing_slots<'r>(&self, rules: &'r Rules) -> impl Iterator<Item = rules::Slot> + use<'_, 'r> {
+        rules.required.iter().copied().filter(|&slot| self.of_slot(slot).is_none())
+    }
+
+    /// What is missing, in words for the caller, where a call is refused for it; `body_follows` is whether the body is
+    /// still to be read, which may have it.
+    pub fn objection(&self, rules: &Rules, body_follows: bool) -> Option<Box<str>> {
+        if !rules.reject {
+            return None;
+        }
+        let hopeless = |&slot: &rules::Slot| !body_follows || self.distrusted || !rules.may_come_with_body(slot);
+        let remedies: Vec<_> = self.missing_slots(rules).filter(hopeless).map(|slot| rules.remedy(slot)).collect();
+        (!remedies.is_empty()).then(|| remedies.join(", ").into())
+    }
+
+    /// Whether a call that would be refused for what is missing may still be saved by its body.
+    pub fn awaits_body(&self, rules: &Rules) -> bool {
+        rules.reject && !self.distrusted && self.missing_slots(rules).any(|slot| rules.may_come_with_body(slot))
+    }
+
+    /// Whether the header `name` is taken off the request before it goes on. Where headers are forwarded, those still
+    /// are whose word does not count.
+    pub fn takes_off(&self, rules: &Rules, name: &[u8]) -> bool {
+        rules.takes_off(name) && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, name))
+    }
+
+    fn is_locked(&self, rules: &Rules, name: &[u8]) -> bool {
+        let set = rules.keys.get(self.key).map_or(&[][..], |key| &key.set);
+        let locks = |slot| set.iter().any(|(own, _, locked)| *locked && *own == slot);
+        rules.of_header(name).any(|target| locks(target.slot))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn read(headers: &[(&str, &[u8])]) -> Attribution {
-        Attribution::from_headers(headers.iter().map(|(name, value)| (name.as_bytes(), *value)), 128)
-    }
-
-    #[test]
-    fn every_built_in_header_sets_its_dimension() {
-        for (header, dimension) in HEADERS {
-            let name = format!("x-cost-{header}");
-            let attribution = read(&[(&name, b"value-1")]);
-            assert_eq!(attribution.get(dimension), Some("value-1"), "{name}");
-            assert!(attribution.dropped.is_empty());
-        }
-        assert_eq!(HEADERS.len(), 17, "sixteen dimensions and the other spelling of cost centre");
-    }
-
-    #[test]
-    fn tags_are_the_callers_own_dimensions() {
-        let attribution = read(&[("x-cost-tag-customer", b"acme"), ("x-cost-tag-tier", b"gold"), ("x-other", b"no")]);
-        let tags: Vec<_> = attribution.tags.iter().map(|(name, value)| (&**name, &**value)).collect();
-        assert_eq!(tags, [("customer", "acme"), ("tier", "gold")]);
-    }
-
-    #[test]
-    fn a_bad_value_is_dropped_and_noted_and_the_rest_stays() {
-        let long = vec![b'x'; 129];
-        let name = "x-cost-team";
-        for (value, reason) in [
-            (&b"\xff\xfe"[..], DropReason::NotUtf8),
-            (b"", DropReason::Empty),
-            (&long, DropReason::TooLong),
-            (b"a\tb", DropReason::ControlCharacter),
-            (b"a\x7f", DropReason::ControlCharacter),
-            ("a\u{85}b".as_bytes(), DropReason::ControlCharacter),
-        ] {
-            let attribution = read(&[(name, value), ("x-cost-feature", b"chat")]);
-            assert_eq!(attribution.dropped, [Dropped { header: name.into(), reason }]);
-            assert_eq!(attribution.get(Dimension::Team), None);
-            assert_eq!(attribution.get(Dimension::Feature), Some("chat"));
-        }
-    }
-
-    #[test]
-    fn the_first_of_repeated_headers_wins_in_either_spelling() {
-        let attribution = read(&[
-            ("x-cost-cost-center", b"1"),
-            ("x-cost-cost-centre", b"2"),
-            ("x-cost-tag-a", b"1"),
-            ("x-cost-tag-a", b"2"),
-        ]);
-        assert_eq!(attribution.get(Dimension::CostCentre), Some("1"));
-        assert_eq!(attribution.dropped.len(), 2);
-        assert!(attribution.dropped.iter().all(|dropped| dropped.reason == DropReason::Repeated));
-    }
-
-    #[test]
-    fn a_header_of_ours_that_means_nothing_is_noted() {
-        let attribution = read(&[("x-cost-departement", b"sales"), ("x-cost-tag-", b"x"), ("x-cost-", b"x")]);
-        assert!(attribution.dropped.iter().all(|dropped| dropped.reason == DropReason::UnknownHeader));
-        assert_eq!(attribution.dropped.len(), 3);
-    }
-
-    #[test]
-    fn a_thousand_tags_are_bounded_and_counted() {
-        let names: Vec<String> = (0..1000).map(|n| format!("x-cost-tag-{n}")).collect();
-        let headers: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"v"[..])).collect();
-        let attribution = read(&headers);
-        assert_eq!(attribution.tags.len(), MAX_TAGS);
-        assert_eq!(attribution.drop_counts[&DropReason::TooManyTags], 1000 - MAX_TAGS as u64);
-        assert_eq!(attribution.dropped.len(), MAX_NOTES);
-    }
-}
+mod tests;

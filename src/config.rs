@@ -3,14 +3,20 @@
 //! Text or a Struct comes in, a [`Config`] or every error at once comes out. Sections are read by hand through
 //! `config/node.rs` rather than by serde derives, which stop at the first error and lose a number's text.
 
+mod attribution;
+mod budgets;
 mod node;
 mod prices;
 mod structpb;
 
 use crate::api::Api;
+use crate::attribution::Rules;
+use crate::budget::Budget;
+use crate::budget::ledger::LedgerConfig;
 use crate::exchange::Route;
 use crate::glob::Glob;
 use crate::money::Decimal;
+pub use budgets::DowngradeConfig;
 use node::{Errors, Node, Object};
 pub use prices::{OnUnknownModel, PricesConfig};
 use serde_json::value::RawValue;
@@ -47,11 +53,19 @@ impl fmt::Display for ConfigError {
 #[derive(Debug, Default)]
 pub struct Config {
     /// How calls are attributed.
-    pub attribution: AttributionConfig,
+    pub attribution: Rules,
     /// What is known of certain upstreams, tried in order.
     pub upstreams: Vec<UpstreamConfig>,
     /// What models cost.
     pub prices: PricesConfig,
+    /// How much may be spent by whom.
+    pub budgets: Vec<Budget>,
+    /// Cheaper models.
+    pub downgrades: Vec<DowngradeConfig>,
+    /// Where spend is counted.
+    pub ledger: LedgerConfig,
+    /// Where budgets are looked at and changed.
+    pub admin: Option<AdminConfig>,
     /// How bodies are read.
     pub metering: MeteringConfig,
     /// How calls are told to write or only to read.
@@ -60,21 +74,6 @@ pub struct Config {
     pub reservation: ReservationConfig,
     /// Where records are sent; absent: only to the access log.
     pub collector: Option<CollectorConfig>,
-}
-
-/// The section `attribution`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributionConfig {
-    /// Longest value of a dimension, in bytes.
-    pub max_value_bytes: usize,
-    /// Whether attribution headers go on to the provider.
-    pub forward_headers: bool,
-}
-
-impl Default for AttributionConfig {
-    fn default() -> AttributionConfig {
-        AttributionConfig { max_value_bytes: 128, forward_headers: false }
-    }
 }
 
 /// One entry of `upstreams`.
@@ -95,6 +94,8 @@ pub struct UpstreamConfig {
     pub price_multiplier: Option<Decimal>,
     /// Where it serves, where host and path do not say.
     pub region: Option<Box<str>>,
+    /// Whether a call that should be changed, and that a signature covers, passes as it is; else it is refused.
+    pub pass_signed: bool,
 }
 
 impl UpstreamConfig {
@@ -118,10 +119,13 @@ pub struct MeteringConfig {
     pub inject_include_usage: bool,
     /// The longest request body that is metered, in bytes.
     pub max_request_bytes: u64,
-    /// Whether a longer one is refused; else it passes and is metered all the same.
-    pub refuse_oversize: bool,
+    /// Whether a longer one is refused; else it passes and is metered all the same. `None`: refused where a budget could
+    /// have refused it.
+    pub refuse_oversize: Option<bool>,
     /// What becomes of requests to LLM hosts that no format is known for.
     pub on_unmetered: OnUnmetered,
+    /// Whether answers tell the caller what is left of its budgets.
+    pub cost_headers: bool,
     /// Keys `request_hash` and `prefix_hash`; absent: no hashes.
     pub hash_key: Option<Box<str>>,
 }
@@ -143,8 +147,9 @@ impl Default for MeteringConfig {
         MeteringConfig {
             inject_include_usage: true,
             max_request_bytes: 8 << 20,
-            refuse_oversize: false,
+            refuse_oversize: None,
             on_unmetered: OnUnmetered::Record,
+            cost_headers: false,
             hash_key: None,
         }
     }
@@ -168,12 +173,29 @@ impl Default for WorkloadConfig {
 pub struct ReservationConfig {
     /// Tokens to a byte of text, for estimates.
     pub tokens_per_byte: Decimal,
+    /// What a call may generate where neither it nor the price table says.
+    pub default_max_output_tokens: u64,
+    /// How long a worker may be silent before what its calls hold is void, in seconds.
+    pub lease_secs: u64,
 }
 
 impl Default for ReservationConfig {
     fn default() -> ReservationConfig {
-        ReservationConfig { tokens_per_byte: Decimal::parse("0.25").unwrap_or_default() }
+        ReservationConfig {
+            tokens_per_byte: Decimal::parse("0.25").unwrap_or_default(),
+            default_max_output_tokens: 4096,
+            lease_secs: 30,
+        }
     }
+}
+
+/// The section `admin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// What its paths begin with.
+    pub path: Box<str>,
+    /// Of the token that opens it.
+    pub token_sha256: [u8; 32],
 }
 
 /// The section `collector`.
@@ -253,26 +275,32 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
     {
         version.error(format!("this filter reads version {CONFIG_VERSION}"));
     }
+    let reservation = object.get("reservation").and_then(read_reservation).unwrap_or_default();
+    let ledger = object.get("ledger").and_then(budgets::read_ledger);
+    let attribution = object.get("attribution").and_then(attribution::read).unwrap_or_default();
+    let budgets = object.get("budgets").and_then(|list| budgets::read(list, &attribution)).unwrap_or_default();
     let config = Config {
-        attribution: object.get("attribution").and_then(read_attribution).unwrap_or_default(),
+        attribution,
         upstreams: object.get("upstreams").and_then(|list| list.list(read_upstream)).unwrap_or_default(),
         prices: object.get("prices").and_then(prices::read).unwrap_or_default(),
         metering: object.get("metering").and_then(read_metering).unwrap_or_default(),
         workload: object.get("workload").and_then(read_workload).unwrap_or_default(),
-        reservation: object.get("reservation").and_then(read_reservation).unwrap_or_default(),
+        budgets,
+        downgrades: object.get("downgrades").and_then(budgets::read_downgrades).unwrap_or_default(),
+        ledger: LedgerConfig { lease_secs: reservation.lease_secs, ..ledger.unwrap_or_default() },
+        reservation,
+        admin: object.get("admin").and_then(read_admin),
         collector: object.get("collector").and_then(read_collector),
     };
+    if let Some(list) = object.get("budgets")
+        && config.downgrades.is_empty()
+    {
+        for (index, _) in config.budgets.iter().enumerate().filter(|(_, budget)| budget.downgrades()) {
+            list.error_at(&format!("[{index}].on_exceeded"), "there are no downgrades to make");
+        }
+    }
     object.finish();
     Some(config)
-}
-
-fn read_attribution(node: Node<'_, '_>) -> Option<AttributionConfig> {
-    let object = node.object()?;
-    let default = AttributionConfig::default();
-    let max_value_bytes = read_size(&object, "max_value_bytes", default.max_value_bytes, 1..=4096);
-    let forward_headers = object.get("forward_headers").and_then(Node::boolean).unwrap_or(default.forward_headers);
-    object.finish();
-    Some(AttributionConfig { max_value_bytes, forward_headers })
 }
 
 fn read_size(
@@ -303,6 +331,10 @@ fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
         reasoning_additive: false,
         price_multiplier: object.get("price_multiplier").and_then(prices::multiple),
         region: object.get("region").and_then(Node::text).map(|text| text.to_ascii_lowercase().into()),
+        pass_signed: object
+            .get("on_signed")
+            .and_then(|policy| policy.one_of(&[("refuse", false), ("pass", true)]))
+            .unwrap_or(false),
     };
     if let Some(matches) = object.require("match").and_then(Node::object) {
         upstream.cluster = matches.get("cluster").and_then(glob);
@@ -339,10 +371,16 @@ fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
         object.get("on_oversize").and_then(|policy| policy.one_of(&[("allow", false), ("refuse", true)]));
     let unmetered = [("record", OnUnmetered::Record), ("allow", OnUnmetered::Allow), ("reject", OnUnmetered::Reject)];
     let on_unmetered = object.get("on_unmetered").and_then(|policy| policy.one_of(&unmetered));
+    if let Some(hold) = object.get("hold_request_headers")
+        && hold.boolean() == Some(true)
+    {
+        hold.error("this release does not hold headers: only false is taken");
+    }
     let metering = MeteringConfig {
         max_request_bytes: max.unwrap_or(default.max_request_bytes),
-        refuse_oversize: refuse_oversize.unwrap_or(default.refuse_oversize),
+        refuse_oversize,
         on_unmetered: on_unmetered.unwrap_or_default(),
+        cost_headers: object.get("cost_headers").and_then(Node::boolean).unwrap_or(default.cost_headers),
         inject_include_usage: inject.unwrap_or(default.inject_include_usage),
         hash_key: object.get("hash_key").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),
     };
@@ -368,8 +406,31 @@ fn read_reservation(node: Node<'_, '_>) -> Option<ReservationConfig> {
     let object = node.object()?;
     let default = ReservationConfig::default();
     let tokens_per_byte = object.get("tokens_per_byte").and_then(Node::decimal).unwrap_or(default.tokens_per_byte);
+    let number = |key, range| object.get(key).and_then(|node: Node<'_, '_>| node.integer(range));
+    let max_output = number("default_max_output_tokens", 1..=100_000_000);
+    let lease_secs = number("lease_secs", 5..=3600);
     object.finish();
-    Some(ReservationConfig { tokens_per_byte })
+    Some(ReservationConfig {
+        tokens_per_byte,
+        default_max_output_tokens: max_output.unwrap_or(default.default_max_output_tokens),
+        lease_secs: lease_secs.unwrap_or(default.lease_secs),
+    })
+}
+
+fn read_admin(node: Node<'_, '_>) -> Option<AdminConfig> {
+    let object = node.object()?;
+    let path = object.get("path").and_then(Node::text);
+    if let (Some(path), Some(node)) = (&path, object.get("path"))
+        && (!path.starts_with('/') || path.len() < 2 || path.ends_with('/'))
+    {
+        node.error("expected a path as /.tollgate");
+    }
+    let token_sha256 = object.require("token_sha256").and_then(attribution::read_hash);
+    object.finish();
+    Some(AdminConfig {
+        path: path.map_or_else(|| "/.tollgate".into(), |path| Box::from(&*path)),
+        token_sha256: token_sha256?,
+    })
 }
 
 fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {

@@ -14,16 +14,21 @@
 //! | `ReadingRequest` | a refusal | `Refused` |
 //! | any | log | `Closed` |
 
+mod bound;
 mod call;
+mod governing;
 mod once;
 mod pricing;
 mod request;
 
 pub use call::Ending;
 
-use crate::api::{self, Api, Endpoint, ReplyField, RequestFacts, provider};
-use crate::attribution::{Attribution, HEADER_PREFIX};
+use crate::admin::{self, Step};
+use crate::api::{self, Api, Dialect, Endpoint, ReplyField, provider};
+use crate::attribution::{self, Attribution};
 use crate::body::{ContentEncoding, Framing, ReplyReader};
+use crate::budget::Budget;
+use crate::budget::ledger::{Access, Ledger};
 use crate::config::{Config, OnUnknownModel, OnUnmetered, UpstreamConfig};
 use crate::host::Host;
 use crate::http::{self, Headers};
@@ -31,9 +36,9 @@ use crate::identity::Instance;
 use crate::reply::{LocalReply, Refusal};
 use crate::rewrite::include_usage;
 use crate::rewrite::usage_event::UsageEventFilter;
-use crate::telemetry::{Event as LogEvent, Metric};
 use call::Call;
 use request::RequestReader;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// The header of every metered response that names its record.
@@ -80,13 +85,15 @@ pub enum Event<'a> {
     Log(Ending<'a>),
 }
 
-/// Where the host is about to send a request.
+/// Where the host is about to send a request, and what it knows of where it comes from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Route<'a> {
     /// Name of the route.
     pub route: Option<&'a str>,
     /// Name of the cluster.
     pub cluster: Option<&'a str>,
+    /// The values of [`Exchange::wants_properties`], in that order; `None`: the host has none of that name.
+    pub properties: &'a [Option<Vec<u8>>],
 }
 
 /// What the host must do now.
@@ -98,13 +105,15 @@ pub struct Verdict {
     pub body: Option<Vec<u8>>,
     /// An answer to send instead of the provider's; nothing more of the request goes on.
     pub reply: Option<LocalReply>,
+    /// Nothing of the request goes on before a later verdict says so.
+    pub pause: bool,
 }
 
 /// A change to one header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
     /// Take every value of it away.
-    Remove(Box<str>),
+    Remove(Cow<'static, str>),
     /// Make this its only value.
     Set(&'static str, String),
 }
@@ -115,6 +124,13 @@ pub struct Context<'a> {
     pub host: &'a mut dyn Host,
     /// The VM.
     pub instance: &'a mut Instance,
+}
+
+impl Context<'_> {
+    /// This worker's side of the ledger, and what its operations need.
+    pub fn ledger<'c>(&'c mut self, config: &'c Config, now: u64) -> (&'c mut Ledger, Access<'c>) {
+        (&mut self.instance.ledger, Access { store: self.host, now, config: &config.ledger })
+    }
 }
 
 /// One request and its response. It keeps the configuration it began with.
@@ -132,6 +148,8 @@ enum State {
     ReadingReply(Box<Call>, Box<Reply>),
     /// Answered by the filter; its own answer comes back through the response callbacks.
     Refused(Box<Call>),
+    /// A change of a budget, whose body is being read.
+    Administering(admin::Change),
     /// The response is over; the log callback is still to come.
     Settled(Box<Call>),
     Closed,
@@ -155,7 +173,7 @@ impl Exchange {
     /// Whether pieces of the request's body are wanted; the host need not copy them otherwise.
     pub fn reads_request_body(&self) -> bool {
         match &self.state {
-            State::ReadingRequest(..) => true,
+            State::ReadingRequest(..) | State::Administering(_) => true,
             State::ReadingReply(_, reply) => reply.request.is_some(),
             _ => false,
         }
@@ -177,9 +195,15 @@ impl Exchange {
         self.config.upstreams.iter().any(UpstreamConfig::matches_route)
     }
 
+    /// The properties that [`Event::RequestHeaders`] needs, each a path with zero bytes between its parts; they are
+    /// readable while the request's headers are, and again at [`Event::Log`].
+    pub fn wants_properties(&self) -> &[Box<str>] {
+        self.config.attribution.properties()
+    }
+
     /// Whether a record is still owed.
     pub fn is_open(&self) -> bool {
-        !matches!(self.state, State::Idle | State::Bypassed | State::Closed)
+        !matches!(self.state, State::Idle | State::Bypassed | State::Administering(_) | State::Closed)
     }
 
     /// Takes one event.
@@ -198,6 +222,13 @@ impl Exchange {
                     call.close(&self.config, &ending, false, context);
                 }
                 State::Closed
+            }
+
+            (State::Administering(change), Event::RequestBody { chunk, end_of_stream }) => {
+                administer(change.feed(chunk, end_of_stream, &self.config, context), &mut verdict)
+            }
+            (State::Administering(change), Event::RequestTrailers) => {
+                administer(Step::Answer(change.answer(&self.config, context)), &mut verdict)
             }
 
             (State::ReadingRequest(call, mut reader), Event::RequestBody { chunk, end_of_stream }) => {
@@ -223,7 +254,7 @@ impl Exchange {
             }
 
             (State::ReadingReply(call, mut reply), Event::RequestBody { chunk, end_of_stream }) => {
-                verdict.body = reply.request.as_mut().and_then(|reader| reader.feed(chunk, end_of_stream));
+                verdict.body = reply.request.as_mut().and_then(|reader| reader.feed_late(chunk, end_of_stream));
                 State::ReadingReply(call, reply)
             }
             (State::ReadingReply(mut call, mut reply), Event::ResponseBody { chunk, end_of_stream }) => {
@@ -273,13 +304,8 @@ impl Exchange {
         };
         let unrecognised = || self.unrecognised(headers, upstream.is_some());
         let endpoint = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised)?;
-        let attribution = Attribution::from_headers(headers.iter(), self.config.attribution.max_value_bytes);
-        for (reason, count) in &attribution.drop_counts {
-            context.host.count(Metric::DroppedValues { reason: reason.name() }, *count);
-        }
-        for dropped in &attribution.dropped {
-            context.host.log_once(LogEvent::ValueDropped { header: &dropped.header, reason: dropped.reason.name() });
-        }
+        let key_in_query = endpoint.api.format().dialect == Dialect::Google;
+        let attribution = Attribution::read(&self.config.attribution, headers, route.properties, key_in_query);
         Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
     }
 
@@ -308,20 +334,35 @@ impl Exchange {
         context: &mut Context<'_>,
         verdict: &mut Verdict,
     ) -> State {
+        if admin::is_admin(&self.config, headers.get(":path").unwrap_or_default()) {
+            return administer(admin::begin(&self.config, headers, end_of_stream, context), verdict);
+        }
         let signed = headers.signed();
-        if !self.config.attribution.forward_headers {
-            for (name, _) in headers.iter().filter(|(name, _)| name.starts_with(HEADER_PREFIX.as_bytes())) {
-                if !signed.contain(name)
-                    && let Ok(name) = str::from_utf8(name)
-                    && !verdict.edits.contains(&Edit::Remove(name.into()))
-                {
-                    verdict.edits.push(Edit::Remove(name.into()));
-                }
+        let call = self.begin_call(headers, route, context);
+        verdict.edits.reserve(16);
+        let nobody = Attribution::default();
+        let attribution = call.as_ref().map_or(&nobody, |call| &call.attribution);
+        for (name, _) in headers.iter().filter(|(name, _)| attribution.takes_off(&self.config.attribution, name)) {
+            let removed = |edit: &Edit| matches!(edit, Edit::Remove(own) if own.as_bytes() == name);
+            if !signed.contain(name)
+                && let Ok(name) = str::from_utf8(name)
+                && !verdict.edits.iter().any(removed)
+            {
+                verdict.edits.push(Edit::Remove(attribution::header_name(name)));
             }
         }
-        let Some(call) = self.begin_call(headers, route, context) else { return State::Bypassed };
+        let Some(mut call) = call else { return State::Bypassed };
         if call.endpoint.is_guess {
             // Until its answer proves it an LLM call, nothing about it is changed or read.
+            return State::AwaitingReply(call);
+        }
+        let unmetered = call.api() == Api::Unrecognised;
+        if unmetered && self.config.metering.on_unmetered == OnUnmetered::Reject {
+            return answer(call, Refusal::Unmetered, verdict);
+        }
+        if unmetered && headers.upgrade_to_websocket() {
+            // What follows is no request with an end.
+            call.provisional(&self.config, context);
             return State::AwaitingReply(call);
         }
         let inject = !end_of_stream && self.injects(&call, route, headers);
@@ -335,22 +376,45 @@ impl Exchange {
         {
             verdict.edits.push(Edit::Set("accept-encoding", narrowed));
         }
-        let withhold = self.judges(&call) && call.endpoint.model.is_none() && !end_of_stream;
-        let reader = RequestReader::new(call.api(), headers, &self.config.metering, inject, withhold);
+        let governed = governing::may_govern(&call, &self.config);
+        let awaits_model = self.judges(&call) && call.endpoint.model.is_none();
+        let awaits_owner = call.attribution.awaits_body(&self.config.attribution);
+        let withhold = !end_of_stream && (awaits_model || awaits_owner || governed);
+        call.can_be_downgraded = withhold
+            && call.endpoint.model.is_none()
+            && ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity
+            && !headers.fix_body();
+        if call.can_be_downgraded && self.config.budgets.iter().any(Budget::downgrades) {
+            // The name of another model has another length.
+            verdict.edits.push(Edit::Remove("content-length".into()));
+        }
+        governing::downgrade_path(&mut call, headers, &self.config, context, verdict);
+        let paths = self.config.attribution.body_paths();
+        let reader = RequestReader::new(call.api(), headers, &self.config.metering, paths, inject, withhold);
         let bytes = headers.number("content-length").unwrap_or(0);
-        let unmetered = call.api() == Api::Unrecognised && self.config.metering.on_unmetered == OnUnmetered::Reject;
-        let refusal = if unmetered {
-            Some(Refusal::Unmetered)
-        } else if withhold {
-            self.oversize(bytes, withhold)
-        } else {
-            self.oversize(bytes, withhold).or_else(|| self.judge(&call))
-        };
+        let known = if awaits_model && !end_of_stream { None } else { self.judge(&call) };
+        let refusal = self
+            .oversize(bytes, withhold)
+            .or_else(|| self.objection(&call, withhold))
+            .or(known)
+            // What a budget has to count must be readable.
+            .or_else(|| (governed && !end_of_stream && !reader.reads()).then_some(Refusal::Unreadable))
+            .or_else(|| governing::refuse_early(&call, &self.config, context));
         if let Some(refusal) = refusal {
             return refuse(call, reader, refusal, verdict);
         }
-        call.provisional(context);
-        if end_of_stream { State::AwaitingReply(call) } else { State::ReadingRequest(call, Box::new(reader)) }
+        if end_of_stream {
+            return self.request_ended(call, reader, false, context, verdict);
+        }
+        call.provisional(&self.config, context);
+        State::ReadingRequest(call, Box::new(reader))
+    }
+
+    /// The refusal of a call that nobody can be charged for, where policy says so; `body_follows` is whether the body
+    /// may still name somebody.
+    fn objection(&self, call: &Call, body_follows: bool) -> Option<Refusal> {
+        let missing = call.attribution.objection(&self.config.attribution, body_follows);
+        missing.map(|missing| Refusal::Unattributed { missing })
     }
 
     /// Whether a request's body of so many bytes is refused: by policy, or since it is more than can be withheld until
@@ -358,14 +422,14 @@ impl Exchange {
     fn oversize(&self, bytes: u64, withheld: bool) -> Option<Refusal> {
         let metering = &self.config.metering;
         let max_request_bytes = metering.max_request_bytes;
-        let refuses = metering.refuse_oversize || withheld;
+        let refuses = metering.refuse_oversize.unwrap_or(withheld) || withheld;
         (refuses && bytes > max_request_bytes).then_some(Refusal::TooLarge { max_request_bytes })
     }
 
     /// Whether policy may refuse the call for what its request says.
     fn judges(&self, call: &Call) -> bool {
         let billed = !call.api().format().free && !call.endpoint.is_poll;
-        self.config.prices.on_unknown_model == OnUnknownModel::Reject && billed
+        self.config.prices.on_unknown_model == Some(OnUnknownModel::Reject) && billed
     }
 
     /// Why a request that has been read is refused, if it is.
@@ -390,13 +454,19 @@ impl Exchange {
     ) -> State {
         let stuck = in_trailers && reader.holds();
         call.request = reader.finish();
-        let refusal = if stuck { Some(Refusal::Trailers) } else { self.judge(&call) };
+        call.attribute_body(&self.config);
+        call.decide_workload(&self.config);
+        let judged = || self.objection(&call, false).or_else(|| self.judge(&call));
+        let judged = if stuck { Some(Refusal::Trailers) } else { judged() };
+        let refusal =
+            judged.or_else(|| governing::reserve(&mut call, verdict.body.as_deref(), &self.config, context).err());
         if let Some(refusal) = refusal {
             return answer(call, refusal, verdict);
         }
-        if call.request.facts != RequestFacts::default() {
-            call.provisional(context);
+        if let Some(body) = call.reservation.rewritten.take() {
+            verdict.body = Some(body);
         }
+        call.provisional(&self.config, context);
         State::AwaitingReply(call)
     }
 
@@ -431,6 +501,7 @@ impl Exchange {
             }
         } else {
             verdict.edits.push(Edit::Set(ID_HEADER, call.id.to_string()));
+            governing::answer_headers(&call, &self.config, verdict);
         }
         if end_of_stream {
             if let Some(reader) = request {
@@ -464,16 +535,35 @@ impl Exchange {
 }
 
 fn refuse(mut call: Box<Call>, reader: RequestReader, refusal: Refusal, verdict: &mut Verdict) -> State {
-    call.request = reader.finish();
+    if reader.bytes() > 0 {
+        call.request = reader.finish();
+    }
     answer(call, refusal, verdict)
 }
 
 fn answer(mut call: Box<Call>, refusal: Refusal, verdict: &mut Verdict) -> State {
     let mut reply = refusal.reply(call.api().format().dialect);
     reply.headers.push((ID_HEADER, call.id.to_string()));
+    call.status = Some(reply.status);
     verdict.reply = Some(reply);
     call.refusal = Some(refusal);
     State::Refused(call)
+}
+
+/// Goes on with a request to the admin endpoint, which is no call and leaves no usage record.
+fn administer(step: Step, verdict: &mut Verdict) -> State {
+    match step {
+        Step::Answer(reply) => {
+            verdict.reply = Some(reply);
+            State::Bypassed
+        }
+        Step::Read(change) => {
+            // Neither token nor body is any provider's business.
+            verdict.body = Some(Vec::new());
+            verdict.pause = true;
+            State::Administering(change)
+        }
+    }
 }
 
 fn settle(mut call: Box<Call>, reply: Reply) -> State {

@@ -58,6 +58,9 @@ pub trait RecordSink {
 
     /// Takes the one final record of an exchange.
     fn emit(&mut self, record: UsageRecord);
+
+    /// Takes a record that is about no single exchange, as a line of JSON.
+    fn emit_line(&mut self, line: Vec<u8>);
 }
 
 /// All ports together.

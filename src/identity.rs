@@ -5,6 +5,8 @@
 //! laid out as a UUIDv7, the time in front and a SHA-256 of those three and the request id behind, so it sorts by
 //! time and is unique also where callers repeat an `x-request-id`.
 
+use crate::attribution::Spellings;
+use crate::budget::ledger::Ledger;
 use crate::host::{Clock, SharedStore, StoreError};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +25,9 @@ pub struct Instance {
     exchanges: u64,
     records: u64,
     batches: u64,
+    /// This worker's side of the ledger.
+    pub ledger: Ledger,
+    spellings: Spellings,
 }
 
 impl Instance {
@@ -33,7 +38,17 @@ impl Instance {
         let boot = boot_nonce(host, now).unwrap_or(now);
         let ordinal = next_ordinal(host).unwrap_or(now);
         let name = format!("{boot:x}-{ordinal:x}").into();
-        Instance { name, gateway, boot, ordinal, exchanges: 0, records: 0, batches: 0 }
+        Instance {
+            name,
+            gateway,
+            boot,
+            ordinal,
+            exchanges: 0,
+            records: 0,
+            batches: 0,
+            ledger: Ledger::new(ordinal),
+            spellings: Spellings::default(),
+        }
     }
 
     /// The record's `instance`.
@@ -44,6 +59,11 @@ impl Instance {
     /// The record's `gateway`.
     pub fn gateway(&self) -> Option<&str> {
         self.gateway.as_deref()
+    }
+
+    /// The spellings of dimensions' values that this VM has seen.
+    pub fn spellings(&mut self) -> &mut Spellings {
+        &mut self.spellings
     }
 
     /// The next `seq`, from 1.

@@ -22,6 +22,8 @@ pub struct MemoryHost {
     pub provisional: Vec<UsageRecord>,
     /// Final records, in order.
     pub records: Vec<UsageRecord>,
+    /// Records that are about no single exchange, in order.
+    pub lines: Vec<Vec<u8>>,
     store: BTreeMap<String, (Vec<u8>, Version)>,
     cap: LabelCap,
     gate: LogGate,
@@ -37,6 +39,7 @@ impl Default for MemoryHost {
             log: Vec::new(),
             provisional: Vec::new(),
             records: Vec::new(),
+            lines: Vec::new(),
             store: BTreeMap::new(),
             cap: LabelCap::default(),
             gate: LogGate::default(),
@@ -104,5 +107,9 @@ impl RecordSink for MemoryHost {
 
     fn emit(&mut self, record: UsageRecord) {
         self.records.push(record);
+    }
+
+    fn emit_line(&mut self, line: Vec<u8>) {
+        self.lines.push(line);
     }
 }

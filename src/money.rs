@@ -20,6 +20,11 @@ impl Usd {
     /// The largest amount; sums stop here instead of wrapping.
     pub const MAX: Usd = Usd(i128::MAX);
 
+    /// An amount of so many dollars, rounded half to even to the pico-dollar; `None` where it exceeds 128 bits.
+    pub fn of(dollars: Decimal) -> Option<Usd> {
+        charge(dollars, Rate::per_one(Decimal::ONE), Decimal::ONE)
+    }
+
     /// An amount of `pico` pico-dollars.
     pub const fn from_pico(pico: i128) -> Usd {
         Usd(pico)
@@ -28,6 +33,12 @@ impl Usd {
     /// The amount in pico-dollars.
     pub const fn pico(self) -> i128 {
         self.0
+    }
+
+    /// The difference, or the nearest amount that fits.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Usd) -> Usd {
+        Usd(self.0.saturating_sub(other.0))
     }
 
     /// The sum, or the largest amount where it would not fit.
@@ -152,6 +163,18 @@ impl Decimal {
         let mut scale = i32::from(self.scale) + i32::from(other.scale);
         while digits > u128::from(u64::MAX) && digits.is_multiple_of(10) {
             digits /= 10;
+            scale -= 1;
+        }
+        Decimal::scaled(u64::try_from(digits).ok()?, scale).ok()
+    }
+
+    /// The product, to as many digits as can be kept: at least eighteen. For products of many factors, none of which alone
+    /// is that precise.
+    pub fn product(self, other: Decimal) -> Option<Decimal> {
+        let mut digits = u128::from(self.digits) * u128::from(other.digits);
+        let mut scale = i32::from(self.scale) + i32::from(other.scale);
+        while digits > u128::from(u64::MAX) || scale > Decimal::MAX_SCALE {
+            digits = divide_half_even(digits, 10)?;
             scale -= 1;
         }
         Decimal::scaled(u64::try_from(digits).ok()?, scale).ok()
@@ -386,6 +409,10 @@ mod tests {
             assert_eq!(decimal(a).times(decimal(b)).map(|d| d.to_string()).as_deref(), product, "{a} x {b}");
         }
         assert_eq!(Decimal::from(u64::MAX).times(Decimal::from(u64::MAX)), None);
+        let fine = decimal("1.123456");
+        let product = [fine; 5].into_iter().try_fold(Decimal::ONE, Decimal::product).unwrap();
+        assert_eq!(product.to_string(), "1.7897004200356195887", "of 1.78970042003561958876…");
+        assert_eq!(decimal("1.1").product(decimal("0.9")), decimal("1.1").times(decimal("0.9")));
         assert_eq!(decimal("0.1").one_minus(), Some(decimal("0.9")));
         assert_eq!(decimal("1").one_minus(), Some(decimal("0")));
         assert_eq!(decimal("1.01").one_minus(), None);

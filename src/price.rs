@@ -1,7 +1,7 @@
 //! Price tables: which rates a model has, and what a usage costs under them.
 //!
-//! A [`PriceTable`] finds the [`Model`] that a name stands for ([`table`]); its [`Terms`] say which rates and multipliers
-//! apply to a call ([`terms`]); [`cost()`] makes disjoint charges of them that sum to the total. A model that is not found
+//! A [`PriceTable`] finds the [`Model`] that a name stands for; its [`Terms`] say which rates and multipliers apply to a
+//! call; [`cost()`] makes disjoint charges of them that sum to the total. A model that is not found
 //! has the status `unknown_model` and no cost: a silent zero would be a bypass.
 
 mod cost;
@@ -65,18 +65,33 @@ impl Model {
         begun.map_or(&self.terms, |(_, terms)| terms)
     }
 
-    /// The highest rates of input and output at the ordinary service tier, whatever the prompt's size and the date.
-    fn dearest_rates(&self) -> Option<(Decimal, Decimal)> {
-        let terms = std::iter::once(&self.terms).chain(self.later.iter().map(|(_, terms)| terms));
-        let rates = terms.flat_map(|terms| {
-            let tiers = terms.standard.tiers.iter().map(|tier| &tier.rates);
-            std::iter::once(&terms.standard.rates).chain(tiers)
-        });
-        let both = rates.map(|rates| (rates.own(Class::Input), rates.own(Class::Output)));
-        let (input, output) = both.fold((None, None), |(a, b), (c, d)| (a.max(c), b.max(d)));
-        (input.is_some() || output.is_some()).then(|| (input.unwrap_or_default(), output.unwrap_or_default()))
+    /// The lowest and the highest rates of input and output at the ordinary service tier, over all prompt sizes, hours
+    /// and dates; `None` where it has neither.
+    fn rate_bounds(&self) -> Option<[InputOutput; 2]> {
+        let terms = || std::iter::once(&self.terms).chain(self.later.iter().map(|(_, terms)| terms));
+        let bounds = |class| {
+            let rates = terms().flat_map(|terms| {
+                let tiers = terms.standard.tiers.iter().map(|tier| &tier.rates);
+                let off_peak = terms.off_peak.iter().map(|off_peak| &off_peak.rates);
+                std::iter::once(&terms.standard.rates).chain(tiers).chain(off_peak)
+            });
+            let rates = rates.filter_map(|rates| rates.own(class)).filter_map(|usd| usd.times(self.commercial));
+            rates.fold(None, |bounds, usd| match bounds {
+                None => Some((usd, usd)),
+                Some((low, high)) => Some((usd.min(low), usd.max(high))),
+            })
+        };
+        let (input, output) = (bounds(Class::Input), bounds(Class::Output));
+        if input.is_none() && output.is_none() {
+            return None;
+        }
+        let (input, output) = (input.unwrap_or_default(), output.unwrap_or_default());
+        Some([(input.0, output.0), (input.1, output.1)])
     }
 }
+
+/// Rates of input and output.
+type InputOutput = (Decimal, Decimal);
 
 /// Why a usage has no cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

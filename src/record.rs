@@ -3,12 +3,19 @@
 //! An absent field is unknown or does not apply; it is left out, never `""` or `0`. `cost_picousd` is the
 //! authoritative amount and `cost_usd` the same as an exact decimal. Readers ignore fields they do not know.
 
+pub mod budget;
+mod line;
+
+pub use line::Rendered;
+
 use crate::attribution::Dimension;
 use crate::money::Usd;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 /// The version of the schema, in every record.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -16,7 +23,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// A short text of a record.
 pub type Text = Box<str>;
 
-/// One call. Fields stand in the order in which they are written.
+/// One call. Fields stand in the order in which they are written; those from `feature` to `attribution_source` are
+/// what [`UsageRecord::render_attribution`] writes beforehand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the names are the contract; the README's record table explains each
@@ -46,43 +54,48 @@ pub struct UsageRecord {
     pub route: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Text>,
+    /// Stands before the rest of the attribution, since it is the one dimension that is found out later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Rc<str>>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub feature: Option<Text>,
+    pub feature: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub department: Option<Text>,
+    pub department: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub team: Option<Text>,
+    pub team: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<Text>,
+    pub user: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<Text>,
+    pub session: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_id: Option<Text>,
+    pub run_id: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parent_run_id: Option<Text>,
+    pub parent_run_id: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mcp_server: Option<Text>,
+    pub mcp_server: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_handoff: Option<Text>,
+    pub agent_handoff: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workload: Option<Text>,
+    pub project: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub project: Option<Text>,
+    pub outcome: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Text>,
+    pub gl_account: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gl_account: Option<Text>,
+    pub cost_centre: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost_centre: Option<Text>,
+    pub business_unit: Option<Rc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub business_unit: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub environment: Option<Text>,
+    pub environment: Option<Rc<str>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<Text, Text>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub attribution_source: BTreeMap<Text, Text>,
+    pub tags: BTreeMap<Rc<str>, Rc<str>>,
+    #[serde(skip_serializing_if = "Sources::is_empty")]
+    pub attribution_source: Sources,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unattributed: Vec<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Text>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<Text>,
@@ -121,6 +134,16 @@ pub struct UsageRecord {
     pub error: Option<Text>,
 
     pub decision: Decision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_decide: Option<Decision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downgraded_from: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avoided_cost_usd: Option<ExactNumber>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_cost_usd: Option<ExactNumber>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<u64>,
@@ -179,6 +202,8 @@ pub struct UsageRecord {
     pub tool_count: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Text>,
+    #[serde(skip)]
+    pub rendered: Rendered,
 }
 
 impl UsageRecord {
@@ -189,7 +214,7 @@ impl UsageRecord {
     }
 
     /// The value of a dimension.
-    pub fn dimension_mut(&mut self, dimension: Dimension) -> &mut Option<Text> {
+    pub fn dimension_mut(&mut self, dimension: Dimension) -> &mut Option<Rc<str>> {
         match dimension {
             Dimension::Feature => &mut self.feature,
             Dimension::Department => &mut self.department,
@@ -209,15 +234,45 @@ impl UsageRecord {
             Dimension::Environment => &mut self.environment,
         }
     }
+}
 
-    /// The record as one line of JSON, without a newline.
-    ///
-    /// # Errors
-    /// None that is known; the serialiser's signature allows them.
-    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        let mut line = Vec::with_capacity(1024);
-        serde_json::to_writer(&mut line, self)?;
-        Ok(line)
+/// Where each value of a dimension came from: a JSON object. Every record has one, of names that are known beforehand:
+/// hence a list of borrowed texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources(Vec<(Cow<'static, str>, Cow<'static, str>)>);
+
+impl Sources {
+    /// None yet, with room for `capacity` entries.
+    pub fn with_capacity(capacity: usize) -> Sources {
+        Sources(Vec::with_capacity(capacity))
+    }
+
+    /// Adds an entry; no place has two. What is borrowed is a name that needs no escaping in JSON.
+    pub fn insert(&mut self, place: Cow<'static, str>, source: Cow<'static, str>) {
+        self.0.push((place, source));
+    }
+
+    /// The source of what stands at `place`.
+    pub fn get(&self, place: &str) -> Option<&Cow<'static, str>> {
+        self.0.iter().find(|(own, _)| own == place).map(|(_, source)| source)
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Sources {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(place, source)| (place, source)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sources, D::Error> {
+        let map = BTreeMap::<Cow<'static, str>, Cow<'static, str>>::deserialize(deserializer)?;
+        Ok(Sources(map.into_iter().collect()))
     }
 }
 
@@ -251,6 +306,12 @@ pub enum RecordType {
     /// One LLM call.
     #[default]
     Usage,
+    /// A budget reached a threshold.
+    BudgetAlert,
+    /// How a scope of a budget stands.
+    BudgetSnapshot,
+    /// Somebody changed a scope of a budget.
+    Admin,
 }
 
 /// How the exchange ended.
@@ -283,6 +344,8 @@ pub enum Decision {
     /// It passed as asked.
     #[default]
     Allowed,
+    /// It went to a cheaper model.
+    Downgraded,
     /// The filter answered in the provider's place.
     Refused,
 }
@@ -292,6 +355,7 @@ impl Decision {
     pub const fn name(self) -> &'static str {
         match self {
             Decision::Allowed => "allowed",
+            Decision::Downgraded => "downgraded",
             Decision::Refused => "refused",
         }
     }

@@ -1,15 +1,17 @@
-//! The two changes Tollgate makes to bodies, as they pass, so that streams of OpenAI's chat API report what they cost.
+//! The changes Tollgate makes to bodies: two as they pass, so that streams of OpenAI's chat API report what they cost, and
+//! [`model`], in a request that is held, so that a smaller model answers it.
 //!
-//! Such a stream reports its usage only if the request asks for it, which few clients do, and then in an event of
+//! A chat stream reports its usage only if the request asks for it, which few clients do, and then in an event of
 //! its own that breaks clients reading `choices[0]` of every event. So [`include_usage`] asks where the client did
 //! not, and [`usage_event`] takes the answer out of the client's stream again.
 //!
-//! Both pass every other byte as it came, cut where it was cut: what a client signs, counts or compares by byte
-//! stays the same. Both hold back at most [`MAX_HELD_BYTES`], whatever the size of the body, and rather leave
+//! These two pass every other byte as it came, cut where it was cut: what a client signs, counts or compares by byte
+//! stays the same. They hold back at most [`MAX_HELD_BYTES`], whatever the size of the body, and rather leave
 //! something unchanged than hold more. They take a chunk and whether it is the last, and say what goes on in its place:
 //! `None` is the chunk itself, so that the usual chunk is neither copied nor handed back to the host.
 
 pub mod include_usage;
+pub mod model;
 pub mod usage_event;
 
 /// The most that is held back of one body, in bytes.

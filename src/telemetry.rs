@@ -29,8 +29,13 @@ pub enum Metric<'a> {
         /// The model as priced.
         model: &'a str,
     },
-    /// Calls without a department.
+    /// Calls without a dimension that is required, or without a department.
     UnattributedCalls,
+    /// Values that differ from one seen before only in case and punctuation.
+    NearDuplicates {
+        /// The dimension.
+        dimension: &'a str,
+    },
     /// Calls with usage and without a price.
     UnpricedCalls {
         /// `unpriced` or `unknown_model`.
@@ -61,6 +66,23 @@ pub enum Metric<'a> {
         /// The note.
         note: &'a str,
     },
+    /// Calls that a budget refused.
+    BudgetRefusals {
+        /// The budget.
+        budget: &'a str,
+        /// The refusal's code.
+        reason: &'a str,
+    },
+    /// Calls that a budget sent to a cheaper model.
+    BudgetDowngrades {
+        /// The budget.
+        budget: &'a str,
+    },
+    /// Thresholds that budgets reached.
+    BudgetAlerts {
+        /// The budget.
+        budget: &'a str,
+    },
     /// Response bodies that could not be read to their end.
     DamagedReplies {
         /// A note of [`crate::body::Damage`].
@@ -81,12 +103,18 @@ impl Metric<'_> {
                 ("cost_usd_nanos_total", [Some(("department", department)), Some(("model", model))])
             }
             Metric::UnattributedCalls => ("unattributed_calls_total", [None, None]),
+            Metric::NearDuplicates { dimension } => ("near_duplicates_total", [Some(("dimension", dimension)), None]),
             Metric::UnpricedCalls { status } => ("unpriced_calls_total", [Some(("status", status)), None]),
             Metric::UnmeteredCalls { api } => ("unmetered_calls_total", [Some(("api", api)), None]),
             Metric::DroppedValues { reason } => ("dropped_values_total", [Some(("reason", reason)), None]),
             Metric::Records { result } => ("records_total", [Some(("result", result)), None]),
             Metric::HostErrors { call } => ("host_errors_total", [Some(("call", call)), None]),
             Metric::Notes { note } => ("notes_total", [Some(("note", note)), None]),
+            Metric::BudgetRefusals { budget, reason } => {
+                ("budget_refusals_total", [Some(("reason", reason)), Some(("budget", budget))])
+            }
+            Metric::BudgetDowngrades { budget } => ("budget_downgrades_total", [Some(("budget", budget)), None]),
+            Metric::BudgetAlerts { budget } => ("budget_alerts_total", [Some(("budget", budget)), None]),
             Metric::DamagedReplies { reason } => ("damaged_replies_total", [Some(("reason", reason)), None]),
         }
     }
@@ -152,6 +180,10 @@ impl LogGate {
 
     /// Whether to write `event`.
     pub fn admit(&mut self, event: &Event<'_>) -> bool {
+        if matches!(event, Event::BudgetAlert { .. } | Event::AdminChange { .. }) {
+            // The ledger has seen to it that there is one of each.
+            return true;
+        }
         let (kind, detail) = event.key();
         let seen = self.seen.entry(kind).or_default();
         seen.len() < LogGate::MAX_LINES && seen.insert(detail.into())
@@ -170,10 +202,19 @@ pub enum Event<'a> {
     },
     /// An attribution value was dropped.
     ValueDropped {
-        /// The header.
-        header: &'a str,
+        /// Where it stood: a header, `body metadata.team`.
+        place: &'a str,
         /// A name of [`crate::attribution::DropReason`].
         reason: &'a str,
+    },
+    /// A value differs from one seen before only in case and punctuation.
+    NearDuplicate {
+        /// The dimension.
+        dimension: &'a str,
+        /// The value.
+        value: &'a str,
+        /// The one that was first.
+        first: &'a str,
     },
     /// A call has usage and no price.
     Unpriced {
@@ -194,6 +235,16 @@ pub enum Event<'a> {
         /// Its bound.
         max_queue_bytes: usize,
     },
+    /// A budget reached a threshold.
+    BudgetAlert {
+        /// Budget, scope, threshold and window.
+        detail: &'a str,
+    },
+    /// Somebody changed a scope of a budget.
+    AdminChange {
+        /// What, where and why.
+        detail: &'a str,
+    },
     /// A record could not be put into JSON.
     RecordUnwritable {
         /// The serialiser's message.
@@ -207,9 +258,12 @@ impl Event<'_> {
         match *self {
             Event::HostCallFailed { call, .. } => ("host_call_failed", call),
             Event::ValueDropped { reason, .. } => ("value_dropped", reason),
+            Event::NearDuplicate { value, .. } => ("near_duplicate", value),
             Event::Unpriced { model, .. } => ("unpriced", model),
             Event::CollectorFailed { .. } => ("collector_failed", ""),
             Event::QueueFull { .. } => ("queue_full", ""),
+            Event::BudgetAlert { detail } => ("budget_alert", detail),
+            Event::AdminChange { detail } => ("admin_change", detail),
             Event::RecordUnwritable { .. } => ("record_unwritable", ""),
         }
     }
@@ -224,10 +278,16 @@ impl fmt::Display for Event<'_> {
                     "host call {call} failed with status {status}; the call passes, see tollgate_host_errors_total"
                 )
             }
-            Event::ValueDropped { header, reason } => {
+            Event::ValueDropped { place, reason } => {
                 write!(
                     f,
-                    "a value of {header} was dropped ({reason}); see the record's notes and tollgate_dropped_values_total"
+                    "a value of {place} was dropped ({reason}); see the record's notes and tollgate_dropped_values_total"
+                )
+            }
+            Event::NearDuplicate { dimension, value, first } => {
+                write!(
+                    f,
+                    "{dimension} {value:?} is nearly {first:?}, which was first: they are charged apart; see attribution.normalise"
                 )
             }
             Event::Unpriced { model, status } => {
@@ -248,6 +308,8 @@ impl fmt::Display for Event<'_> {
                     "the record queue is full at {max_queue_bytes} bytes; the oldest records are dropped, the access log has them"
                 )
             }
+            Event::BudgetAlert { detail } => write!(f, "budget alert: {detail}"),
+            Event::AdminChange { detail } => write!(f, "budget changed: {detail}"),
             Event::RecordUnwritable { detail } => write!(f, "a usage record could not be written: {detail}"),
         }
     }

@@ -10,6 +10,14 @@ pub fn rfc3339_micros(unix_ns: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
+/// Seconds since 1970 as RFC 3339 in UTC: `2026-11-21T12:00:00Z`.
+pub fn rfc3339_seconds(unix_seconds: u64) -> String {
+    let (days, second_of_day) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let (year, month, day) = civil_date(days);
+    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// The Gregorian date `days` after 1970-01-01, counted in years that begin on 1 March, so that a leap day is the
 /// last day of its year.
 fn civil_date(days: u64) -> (u64, u64, u64) {

@@ -15,6 +15,8 @@ pub enum Class {
     CacheCreation,
     CacheCreation1h,
     /// No provider counts it yet; price tables have rates for it.
+    CacheCreation12h,
+    /// As the one above.
     CacheCreationAudio,
     InputAudio,
     CachedInputAudio,
@@ -31,11 +33,12 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order charges are listed.
-    pub const ALL: [Class; 16] = [
+    pub const ALL: [Class; 17] = [
         Class::Input,
         Class::CachedInput,
         Class::CacheCreation,
         Class::CacheCreation1h,
+        Class::CacheCreation12h,
         Class::CacheCreationAudio,
         Class::InputAudio,
         Class::CachedInputAudio,
@@ -57,6 +60,7 @@ impl Class {
             Class::CachedInput => "cached_input",
             Class::CacheCreation => "cache_creation",
             Class::CacheCreation1h => "cache_creation_1h",
+            Class::CacheCreation12h => "cache_creation_12h",
             Class::CacheCreationAudio => "cache_creation_audio",
             Class::InputAudio => "input_audio",
             Class::CachedInputAudio => "cached_input_audio",
@@ -79,7 +83,7 @@ impl Class {
             Class::CachedInput | Class::CacheCreation | Class::InputAudio | Class::InputImage | Class::InputVideo => {
                 Some(Class::Input)
             }
-            Class::CacheCreation1h | Class::CacheCreationAudio => Some(Class::CacheCreation),
+            Class::CacheCreation1h | Class::CacheCreation12h | Class::CacheCreationAudio => Some(Class::CacheCreation),
             Class::CachedInputAudio | Class::CachedInputImage => Some(Class::CachedInput),
             Class::Reasoning | Class::OutputAudio | Class::OutputImage | Class::OutputVideo | Class::Citation => {
                 Some(Class::Output)

@@ -333,6 +333,30 @@ fn memory_does_not_grow_with_bodies() {
     }
 }
 
+/// Headers of ten dimensions, as the benchmark sends them.
+fn with_ten_headers(mut exchange: Exchange) -> Exchange {
+    let names = "feature department team user session run-id project outcome gl-account environment";
+    for name in names.split(' ') {
+        exchange.request_headers.push((format!("x-cost-{name}"), format!("value-of-{name}").into_bytes()));
+    }
+    exchange
+}
+
+/// What attribution costs: the ten dimensions of the benchmark stand in three records, and are rendered once.
+#[test]
+fn ten_header_dimensions_burn_the_fuel_they_are_known_to_burn() {
+    const KNOWN: u64 = 187_000;
+    const TOLERANCE_PERCENT: u64 = 10;
+    let burnt = |exchange: &Exchange| {
+        let (_, vm) = start(&golden::config());
+        play(&vm, exchange);
+        vm.fuel_used(|| play(&vm, exchange)).1
+    };
+    let plain = case("json-plain");
+    let added = burnt(&with_ten_headers(plain.clone())).saturating_sub(burnt(&plain));
+    assert!(added.abs_diff(KNOWN) * 100 <= KNOWN * TOLERANCE_PERCENT, "{added}, known {KNOWN}");
+}
+
 /// Fuel of one exchange each, measured; a change beyond the tolerance is a change of cost on every call, for the
 /// better or the worse: look at it and write the new number down.
 #[test]

@@ -5,9 +5,10 @@ use crate::support::exchange::Headers;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tollgate::body::inflate::{Encoding, Inflate};
-use tollgate::body::json::{Places, Scanner, Value, container, each, key, within, within_each};
+use tollgate::body::json::{Cursor, Paths, Places, Scanner, Value, container, each, key, within, within_each};
 use tollgate::body::sse;
 use tollgate::config::Config;
 use tollgate::exchange::{Context, Ending, Event, Exchange, Route};
@@ -42,6 +43,8 @@ const PLACES: Places<&str> = &[
     key("é\"\\", "é\"\\"),
     each("[]"),
 ];
+/// Followed besides: as JSON pointers.
+const FOLLOWED: [&str; 6] = ["/a", "/a/b", "/a/b/a", "/b", "/b/a", "/é\"\\"];
 const NAMES: &[&str] = &["a", "a.b", "b.[].a", "b.[].[]", "é\"\\", "[]"];
 
 /// What the scanner must say of `json`, found by walking the whole document.
@@ -129,6 +132,38 @@ proptest! {
         let (found, complete) = scanned(&split(text.as_bytes(), &cuts));
         prop_assert!(complete);
         prop_assert_eq!(found, expected(&json));
+    }
+
+    #[test]
+    fn what_is_followed_beside_the_places_is_found_where_a_parser_finds_it(json in any_json(), cuts in vec(any::<prop::sample::Index>(), 0..8)) {
+        let text = serde_json::to_string(&json).unwrap();
+        let mut found = BTreeMap::new();
+        let mut sink = |name: &'static str, value: Value<'_>| {
+            if name.starts_with('/') {
+                found.insert(name, format!("{value:?}"));
+            }
+        };
+        let paths = FOLLOWED.map(|name| (name.split('/').skip(1).map(Into::into).collect::<Vec<Box<str>>>(), name));
+        let paths = Rc::new(Paths::new(paths.iter().map(|(path, name)| (path.as_slice(), *name))));
+        let mut scanner = Scanner::following(PLACES, Some(Cursor::new(paths)));
+        for piece in split(text.as_bytes(), &cuts) {
+            scanner.feed(piece, &mut sink);
+        }
+        scanner.finish(&mut sink);
+        for name in FOLLOWED {
+            // A pointer also counts elements of arrays; a path does not.
+            let parent = json.pointer(name.rsplit_once('/').unwrap().0);
+            let value = json.pointer(name).filter(|_| parent.is_some_and(Json::is_object));
+            let shown = value.map(|value| match value {
+                Json::String(text) => format!("{:?}", Value::Text { text: cut(text), bytes: text.len() as u64 }),
+                Json::Number(number) => format!("{:?}", Value::Number(&number.to_string())),
+                Json::Bool(flag) => format!("{:?}", Value::Bool(*flag)),
+                Json::Null => "Null".into(),
+                Json::Array(_) => "Array".into(),
+                Json::Object(_) => "Object".into(),
+            });
+            prop_assert_eq!(found.get(name).cloned(), shown, "{} in {}", name, text);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What must hold for any request and any stream that Tollgate edits as it passes.
+//! What must hold for any request and any stream that Tollgate edits.
 //!
 //! Each property has a second implementation to compare with: requests are written twice from one tree, as they come and
 //! as they must go out; streams are made of events of which it is known whether they go.
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use tollgate::rewrite::MAX_HELD_BYTES;
 use tollgate::rewrite::include_usage::{Injector, Outcome, Reason};
+use tollgate::rewrite::model::{self, Edits};
 use tollgate::rewrite::usage_event::UsageEventFilter;
 
 /// Cuts `bytes` where `cuts` say, which are taken modulo its length.
@@ -221,6 +222,81 @@ fn write(request: &[(String, Tree)], style: &[u8]) -> (String, String) {
     (writer.sent, writer.edited)
 }
 
+/// The most output tokens of the model that requests go to.
+const MOST: u64 = 4096;
+
+const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+
+/// A request with its model and its limits likely there, and likely more than once.
+fn modelled_request() -> impl Strategy<Value = Vec<(String, Tree)>> {
+    let number = prop_oneof![
+        (MOST - 1..=MOST + 1).prop_map(|number| number.to_string()),
+        Just("0".to_owned()),
+        Just("99999999999999999999".to_owned()),
+        Just("5e9".to_owned()),
+        Just("-5000".to_owned()),
+    ];
+    let limit = prop_oneof![4 => number.prop_map(Tree::Scalar), 1 => tree()];
+    let settings = vec((prop::sample::select(&["maxOutputTokens", "model", "max_tokens"][..]), limit.clone()), 0..4);
+    let settings = settings.prop_map(|members| members.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    let member = prop_oneof![
+        3 => tree().prop_map(|value| ("model".to_owned(), value)),
+        2 => (prop::sample::select(&LIMITS[..]), limit).prop_map(|(key, value)| (key.to_owned(), value)),
+        1 => settings.prop_map(|members| ("generationConfig".to_owned(), Tree::Object(members.collect()))),
+        2 => (any::<String>(), tree()),
+    ];
+    vec(member, 0..6)
+}
+
+/// The request as sent and as it must go out to the model that `model` is the JSON of.
+fn write_for_model(request: &[(String, Tree)], style: &[u8], model: &str) -> (String, String) {
+    let mut writer = Writer { style: style.iter().cycle(), sent: String::new(), edited: String::new() };
+    writer.space();
+    writer.object(request, |writer, at, value| match request[at].0.as_str() {
+        "model" => writer.replaced(value, model),
+        key if LIMITS.contains(&key) => writer.limit(value),
+        "generationConfig" => match value {
+            Tree::Object(members) => writer.object(members, |writer, at, value| {
+                if members[at].0 == "maxOutputTokens" { writer.limit(value) } else { writer.tree(value) }
+            }),
+            other => writer.tree(other),
+        },
+        _ => writer.tree(value),
+    });
+    writer.space();
+    (writer.sent, writer.edited)
+}
+
+impl Writer<'_> {
+    fn replaced(&mut self, value: &Tree, by: &str) {
+        let length = self.edited.len();
+        self.tree(value);
+        self.edited.truncate(length);
+        self.edited.push_str(by);
+    }
+
+    fn limit(&mut self, value: &Tree) {
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        match value {
+            Tree::Scalar(text) if digits(text) && text.parse::<u128>().unwrap_or(u128::MAX) > MOST.into() => {
+                self.replaced(value, &MOST.to_string());
+            }
+            _ => self.tree(value),
+        }
+    }
+}
+
+/// The body without what an edit may change, as a parser reads it.
+fn unedited(body: &[u8]) -> Json {
+    let mut body: Json = serde_json::from_slice(body).unwrap();
+    let fields = body.as_object_mut().unwrap();
+    fields.retain(|key, _| key != "model" && !LIMITS.contains(&key.as_str()));
+    if let Some(settings) = fields.get_mut("generationConfig").and_then(Json::as_object_mut) {
+        settings.remove("maxOutputTokens");
+    }
+    body
+}
+
 /// A stream's line, of an event or between two, without its end.
 #[derive(Clone, Debug)]
 enum Line {
@@ -360,6 +436,47 @@ proptest! {
         prop_assert_eq!(&inject(&sent.chunks(1).collect::<Vec<_>>(), false), &whole);
         if matches!(whole.1, Outcome::GaveUp(_)) {
             prop_assert_eq!(&whole.0, &sent);
+        }
+    }
+
+    #[test]
+    fn a_request_goes_to_another_model_and_nothing_else_is_changed(
+        request in modelled_request(), style in vec(any::<u8>(), 1..40), model: String, other: String,
+    ) {
+        let (sent, expected) = write_for_model(&request, &style, &serde_json::to_string(&model).unwrap());
+        let names_model = request.iter().any(|(key, _)| key == "model");
+        let edits = Edits { model: Some(&model), max_output_tokens: Some(MOST) };
+        let edited = model::replace(sent.as_bytes(), &edits);
+        prop_assert_eq!(edited.is_some(), names_model, "of {}", sent);
+        if let Some(edited) = edited {
+            prop_assert_eq!(str::from_utf8(&edited).unwrap(), &expected, "of {}", sent);
+            prop_assert_eq!(unedited(&edited), unedited(sent.as_bytes()));
+            let read: Json = serde_json::from_slice(&edited).unwrap();
+            prop_assert_eq!(&read["model"], &model);
+            // The same again changes nothing, and another model leaves no trace of the one before.
+            prop_assert_eq!(model::replace(&edited, &edits), Some(edited.clone()));
+            let edits = Edits { model: Some(&other), ..edits };
+            prop_assert_eq!(model::replace(&edited, &edits), model::replace(sent.as_bytes(), &edits));
+        }
+        prop_assert_eq!(model::replace(sent.as_bytes(), &Edits::default()), Some(sent.into_bytes()));
+    }
+
+    #[test]
+    fn a_damaged_request_goes_to_another_model_only_if_it_is_still_json(
+        request in modelled_request(), style in vec(any::<u8>(), 1..40),
+        damage in vec((any::<usize>(), prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\tfn0 "[..])]), 0..4),
+        length: prop::sample::Index,
+    ) {
+        let mut sent = write_for_model(&request, &style, "").0.into_bytes();
+        for (at, byte) in damage {
+            let len = sent.len();
+            sent[at % len] = byte;
+        }
+        sent.truncate(length.index(sent.len() * 2).max(1));
+        let edits = Edits { model: Some("small"), max_output_tokens: Some(MOST) };
+        if let Some(edited) = model::replace(&sent, &edits) {
+            let is_json = |body| serde_json::from_slice::<&serde_json::value::RawValue>(body).is_ok();
+            prop_assert!(is_json(&sent) && is_json(&edited), "{}", sent.escape_ascii());
         }
     }
 

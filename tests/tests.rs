@@ -2,8 +2,11 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `attribution` | what calls are charged to, by a table that real Envoy plays too |
 //! | `golden` | request, response and record of whole exchanges, natively and in the compiled module, at every chunking |
 //! | `injection` | asking for usage in the caller's place |
+//! | `prices` | what calls cost, natively and in the compiled module |
+//! | `price_properties` | what must hold for any prices and any usage |
 //! | `properties` | what must hold for any input and any order of events |
 //! | `filter` | the compiled module in-process: ends, faults of every host call, two workers, fuel |
 //! | `examples` | every configuration that is shipped loads |
@@ -12,6 +15,8 @@
 //! | `recordings` | real provider answers, where they are at hand |
 //! | `rewrite` | edits of bodies, for any input |
 //! | `architecture` | which module may know which |
+//! | `budgets` | what budgets promise, for any order of workers, callers, faults and clocks |
+//! | `windows` | periods of budgets, against Python's and for any time zone |
 //! | `wasm_host_selftest` | the in-process host behaves as Envoy does |
 //!
 //! Real Envoy is in `tests/envoy` (pytest).
@@ -29,14 +34,19 @@
 )]
 
 mod architecture;
+mod attribution;
+mod budgets;
 mod examples;
 mod filter;
 mod fixtures;
 mod fuzz_corpus;
 mod golden;
 mod injection;
+mod price_properties;
+mod prices;
 mod properties;
 mod recordings;
 mod rewrite;
 mod support;
 mod wasm_host_selftest;
+mod windows;

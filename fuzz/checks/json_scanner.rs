@@ -3,8 +3,10 @@
 use super::input::Input;
 use super::parsed;
 use serde_json::value::RawValue;
+use std::rc::Rc;
 use tollgate::body::json::{
-    MAX_CAPTURE_BYTES, Places, Scanner, Value, container, container_each, each, key, pieces, within, within_each,
+    Cursor, Follow, MAX_CAPTURE_BYTES, Paths, Places, Scanner, Value, container, container_each, each, key, pieces,
+    within, within_each,
 };
 
 const PLACES: Places<&str> = &[
@@ -28,6 +30,12 @@ const NAMES: [(&str, &[&str], bool); 9] = [
     ("p", &["p"], true),
 ];
 
+/// Paths of keys, as the configuration may name them, and the same as places.
+const FOLLOWED: [(&[&str], &str); 4] =
+    [(&["a"], "f:a"), (&["a", "b"], "f:a.b"), (&["b", "a"], "f:b.a"), (&["é\"\\"], "f:é\"\\")];
+const FOLLOWED_PLACES: Places<&str> =
+    &[container("a", "f:a", &[key("b", "f:a.b")]), within("b", &[key("a", "f:b.a")]), key("é\"\\", "f:é\"\\")];
+
 /// An element of an array; no key is like it, since those of more than 20 bytes are left out.
 const EACH: &str = "an element, and no key of this name";
 
@@ -42,6 +50,20 @@ pub(crate) fn check(data: &[u8]) {
         assert!(complete && !broken);
     }
 
+    // What is followed beside the places is found as if it were among them, and changes nothing about them.
+    let paths = FOLLOWED.map(|(path, name)| (path.iter().map(|&key| key.into()).collect::<Vec<Box<str>>>(), name));
+    let paths = Rc::new(Paths::new(paths.iter().map(|(path, name)| (path.as_slice(), *name))));
+    let (both, ..) =
+        cuts.alike(body, |pieces| scan(&mut Scanner::following(PLACES, Some(Cursor::new(Rc::clone(&paths)))), pieces));
+    let (followed, placed): (Vec<_>, Vec<_>) = both.into_iter().partition(|value| value.starts_with("f:"));
+    assert_eq!(placed, found);
+    // The places are looked at more closely than what is followed: where they end it, the other goes on.
+    if !broken {
+        let (among, ..) = scan(&mut Scanner::new(FOLLOWED_PLACES), &[body]);
+        let among: Vec<_> = among.into_iter().filter(|value| !value.ends_with("=end")).collect();
+        assert_eq!(followed, among);
+    }
+
     // Nothing of one text is left in the next.
     let mut scanner = Scanner::new(PLACES);
     scan(&mut scanner, &[body]);
@@ -51,7 +73,10 @@ pub(crate) fn check(data: &[u8]) {
     assert_eq!(scan(&mut scanner, &[next]), (found, true, false));
 }
 
-fn scan(scanner: &mut Scanner<&'static str>, pieces: &[&[u8]]) -> (Vec<String>, bool, bool) {
+fn scan<C: Follow<&'static str>>(
+    scanner: &mut Scanner<&'static str, C>,
+    pieces: &[&[u8]],
+) -> (Vec<String>, bool, bool) {
     let (mut found, mut text) = (Vec::new(), Vec::new());
     let mut sink = |name: &str, value: Value<'_>| {
         let what = match value {

@@ -14,6 +14,7 @@ pub(crate) mod event_stream;
 pub(crate) mod include_usage;
 pub(crate) mod inflate;
 pub(crate) mod json_scanner;
+pub(crate) mod model;
 pub(crate) mod multipart;
 pub(crate) mod reply;
 pub(crate) mod sse;
@@ -23,12 +24,13 @@ pub(crate) mod usage_event;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub(crate) const ALL: [(&str, Check); 9] = [
+pub(crate) const ALL: [(&str, Check); 10] = [
     ("config", config::check),
     ("event_stream", event_stream::check),
     ("include_usage", include_usage::check),
     ("inflate", inflate::check),
     ("json_scanner", json_scanner::check),
+    ("model", model::check),
     ("multipart", multipart::check),
     ("reply", reply::check),
     ("sse", sse::check),

@@ -6,8 +6,9 @@
 //! model; the counts beside them leave some out.
 //! Source: <https://docs.anthropic.com/en/api/messages>.
 
+use super::uses::Use;
 use super::{Dialect, Format, PLAIN, ReplyField, RequestField, count, openai};
-use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
+use crate::body::json::{Place, Places, container, container_each, key, pieces, within, within_each};
 use crate::usage::{Rule, Unit};
 
 pub(super) const INPUT: Place<ReplyField> = key("input_tokens", count(|usage| &mut usage.input));
@@ -17,11 +18,11 @@ pub(super) const CACHE_WRITE: Place<ReplyField> =
 pub(super) const CACHE_WRITE_SPLIT: Place<ReplyField> =
     within("cache_creation", &[key("ephemeral_1h_input_tokens", count(|usage| &mut usage.cache_creation_1h))]);
 pub(super) const OUTPUT: Place<ReplyField> = key("output_tokens", count(|usage| &mut usage.output));
-pub(super) const THINKING: Place<ReplyField> =
+pub(super) const THOUGHTS: Place<ReplyField> =
     within("output_tokens_details", &[key("thinking_tokens", count(|usage| &mut usage.reasoning))]);
 
 const ITERATION: Places<ReplyField> =
-    &[key("model", ReplyField::IterationModel), INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, OUTPUT, THINKING];
+    &[key("model", ReplyField::IterationModel), INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, OUTPUT, THOUGHTS];
 
 const SERVICE_TIER: Place<ReplyField> = key("service_tier", ReplyField::ServiceTier);
 const SPEED: Place<ReplyField> = key("speed", ReplyField::Speed);
@@ -40,7 +41,7 @@ const USAGE: Place<ReplyField> = container(
         CACHE_WRITE,
         CACHE_WRITE_SPLIT,
         OUTPUT,
-        THINKING,
+        THOUGHTS,
         SERVICE_TIER,
         SPEED,
         GEO,
@@ -74,6 +75,26 @@ pub(super) const DELTA: Place<ReplyField> = within(
     ],
 );
 
+/// The messages of a conversation: parts, some of which are what a tool returned, in parts.
+const REQUEST_MESSAGES: Place<RequestField> = within(
+    "messages",
+    &[container_each(
+        RequestField::Message,
+        &[
+            key("role", RequestField::Role),
+            within("content", &[within_each(&[key("type", RequestField::PartKind), openai::CONTENT])]),
+        ],
+    )],
+);
+
+pub(super) const THINKING: Place<RequestField> =
+    within("thinking", &[key("type", RequestField::ThinkingKind), key("budget_tokens", RequestField::ThinkingBudget)]);
+
+pub(super) const OUTPUT_CONFIG: Place<RequestField> = within(
+    "output_config",
+    &[key("effort", RequestField::Use(Use::Effort)), key("format", RequestField::Use(Use::StructuredOutput))],
+);
+
 /// `POST …/v1/messages` and Vertex AI's `rawPredict` and `streamRawPredict`.
 pub(super) static MESSAGES: Format = Format {
     name: "anthropic_messages",
@@ -82,8 +103,20 @@ pub(super) static MESSAGES: Format = Format {
         key("model", RequestField::Model),
         key("stream", RequestField::Stream),
         key("max_tokens", RequestField::MaxOutputTokens),
-        within("messages", &[each(RequestField::Message)]),
+        REQUEST_MESSAGES,
         openai::TOOLS,
+        openai::TOOL_CHOICE,
+        key("service_tier", RequestField::ServiceTier),
+        key("speed", RequestField::Speed),
+        THINKING,
+        OUTPUT_CONFIG,
+        // By its first name.
+        key("output_format", RequestField::Use(Use::StructuredOutput)),
+        openai::TEMPERATURE,
+        openai::TOP_P,
+        openai::TOP_K,
+        key("mcp_servers", RequestField::Use(Use::ServerTools)),
+        key("container", RequestField::Use(Use::ServerTools)),
     ],
     reply: &[
         key("type", ReplyField::EventType),

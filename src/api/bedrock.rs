@@ -6,8 +6,9 @@
 //! headers `x-amzn-bedrock-*` have. The model stands in the path.
 //! Source: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html>.
 
+use super::uses::Use;
 use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Side, Slot, anthropic, count, openai};
-use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
+use crate::body::json::{Place, Places, container, container_each, key, pieces, within, within_each};
 use crate::usage::Rule;
 
 const USAGE: Places<ReplyField> = &[
@@ -29,19 +30,93 @@ const SERVICE_TIER: Place<ReplyField> = within("serviceTier", &[key("type", Repl
 
 const TEXT: Places<ReplyField> = &[pieces("text", ReplyField::Text)];
 
+/// The messages of a conversation, in the parts of Converse and in those of Anthropic's and OpenAI's APIs, which have
+/// a `type`. Files in what a tool returned to Converse stand deeper than places can.
+const REQUEST_MESSAGES: Place<RequestField> = within(
+    "messages",
+    &[container_each(
+        RequestField::Message,
+        &[
+            key("role", RequestField::Role),
+            within(
+                "content",
+                &[within_each(&[
+                    key("type", RequestField::PartKind),
+                    key("image", RequestField::Media(Use::Vision)),
+                    key("audio", RequestField::Media(Use::Audio)),
+                    key("video", RequestField::Media(Use::Video)),
+                    key("document", RequestField::Media(Use::Documents)),
+                    TOOL_RESULT,
+                    key("reasoningContent", RequestField::Use(Use::ReasoningHistory)),
+                    openai::CONTENT,
+                ])],
+            ),
+        ],
+    )],
+);
+
+const INFERENCE_CONFIG: Place<RequestField> = within(
+    "inferenceConfig",
+    &[
+        key("maxTokens", RequestField::MaxOutputTokens),
+        key("max_new_tokens", RequestField::MaxOutputTokens),
+        openai::TEMPERATURE,
+        key("topP", RequestField::Use(Use::Sampling)),
+        key("topK", RequestField::Use(Use::Sampling)),
+    ],
+);
+
+const TOOL_CONFIG: Place<RequestField> = within(
+    "toolConfig",
+    &[
+        within(
+            "tools",
+            &[container_each(
+                RequestField::Tool,
+                &[
+                    within("toolSpec", &[key("name", RequestField::ToolName)]),
+                    key("systemTool", RequestField::Use(Use::ServerTools)),
+                ],
+            )],
+        ),
+        within(
+            "toolChoice",
+            &[
+                key("any", RequestField::Use(Use::ForcedToolChoice)),
+                key("tool", RequestField::Use(Use::ForcedToolChoice)),
+            ],
+        ),
+    ],
+);
+
+/// What a tool gave back, which may be media too.
+const TOOL_RESULT: Place<RequestField> = within(
+    "toolResult",
+    &[within(
+        "content",
+        &[within_each(&[
+            key("image", RequestField::Media(Use::Vision)),
+            key("video", RequestField::Media(Use::Video)),
+            key("document", RequestField::Media(Use::Documents)),
+        ])],
+    )],
+);
+
 /// `POST /model/{id}/converse` and `converse-stream`.
 pub(super) static CONVERSE: Format = Format {
     name: "bedrock_converse",
     operation: "chat",
     request: &[
-        within("inferenceConfig", &[key("maxTokens", RequestField::MaxOutputTokens)]),
-        within("messages", &[each(RequestField::Message)]),
-        within(
-            "toolConfig",
-            &[within(
-                "tools",
-                &[container_each(RequestField::Tool, &[within("toolSpec", &[key("name", RequestField::ToolName)])])],
-            )],
+        INFERENCE_CONFIG,
+        REQUEST_MESSAGES,
+        TOOL_CONFIG,
+        within("serviceTier", &[key("type", RequestField::ServiceTier)]),
+        within("performanceConfig", &[key("latency", RequestField::Speed)]),
+        within("outputConfig", &[within("textFormat", &[key("type", RequestField::OutputFormat)])]),
+        container(
+            "additionalModelRequestFields",
+            RequestField::Use(Use::ModelFields),
+            &[anthropic::THINKING, anthropic::OUTPUT_CONFIG],
         ),
     ],
     reply: &[
@@ -68,7 +143,7 @@ const INVOKE_USAGE: Place<ReplyField> = container(
         anthropic::CACHE_WRITE,
         anthropic::CACHE_WRITE_SPLIT,
         anthropic::OUTPUT,
-        anthropic::THINKING,
+        anthropic::THOUGHTS,
         key("inputTokens", count(|usage| &mut usage.input)),
         key("outputTokens", count(|usage| &mut usage.output)),
         key("totalTokens", count(|usage| &mut usage.total)),
@@ -87,8 +162,18 @@ pub(super) static INVOKE: Format = Format {
     operation: "chat",
     request: &[
         key("max_tokens", RequestField::MaxOutputTokens),
-        within("messages", &[each(RequestField::Message)]),
+        REQUEST_MESSAGES,
         openai::TOOLS,
+        openai::TOOL_CHOICE,
+        openai::RESPONSE_FORMAT,
+        openai::REASONING_EFFORT,
+        openai::TEMPERATURE,
+        openai::TOP_P,
+        openai::TOP_K,
+        anthropic::THINKING,
+        anthropic::OUTPUT_CONFIG,
+        INFERENCE_CONFIG,
+        TOOL_CONFIG,
     ],
     reply: &[
         key("type", ReplyField::EventType),

@@ -1,8 +1,9 @@
 //! Cohere: chat v1 and v2, embed, rerank. `billed_units` are what is billed; `tokens` beside them count a preamble
 //! that is free. Source: <https://docs.cohere.com/reference/chat>.
 
-use super::{Dialect, Format, PLAIN, ReplyField, RequestField, count, openai};
-use crate::body::json::{Place, container, each, key, pieces, within, within_each};
+use super::uses::Use;
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, anthropic, count, openai};
+use crate::body::json::{Place, container, container_each, key, pieces, within, within_each};
 use crate::usage::Unit;
 
 const BILLED: Place<ReplyField> = container(
@@ -29,8 +30,13 @@ pub(super) static CHAT: Format = Format {
         key("model", RequestField::Model),
         key("stream", RequestField::Stream),
         key("max_tokens", RequestField::MaxOutputTokens),
-        within("messages", &[each(RequestField::Message)]),
+        within("messages", &[container_each(RequestField::Message, &[openai::CONTENT])]),
         openai::TOOLS,
+        openai::TOOL_CHOICE,
+        openai::RESPONSE_FORMAT,
+        openai::TEMPERATURE,
+        key("logprobs", RequestField::Use(Use::Logprobs)),
+        anthropic::THINKING,
     ],
     reply: &[
         key("id", ReplyField::Id),

@@ -1,5 +1,6 @@
 //! What a request and a reply say, gathered as their places come by.
 
+use super::uses::{Use, Uses};
 use super::{ReplyField, RequestField, Side, number};
 use crate::body::ReplySink;
 use crate::body::json::{Sink, Value};
@@ -31,6 +32,37 @@ pub struct RequestFacts {
     pub tool_names: Vec<Box<str>>,
     /// Characters to be spoken.
     pub characters: Option<u64>,
+    /// The service tier asked for.
+    pub service_tier: Option<Box<str>>,
+    /// Answers asked for.
+    pub choices: Option<u64>,
+    /// The most tokens to think with, which are a part of the output.
+    pub thinking_budget: Option<u64>,
+    /// Images, sounds, films and documents put in.
+    pub media_count: Option<u64>,
+    /// What it asks of its model.
+    pub uses: Uses,
+    /// What stands at the places that the configuration names, by their numbers.
+    pub configured: Vec<(u8, Configured)>,
+}
+
+/// What stands at a place that the configuration names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Configured {
+    /// A string, or the text of a number, `true` or `false`.
+    Text(Box<str>),
+    /// A string that is longer than is read.
+    TooLong,
+    /// A list or an object.
+    Container,
+}
+
+impl RequestFacts {
+    /// Takes what stands at a configured place; of a key that is written twice the last counts, as in JSON parsers.
+    pub fn set_configured(&mut self, number: u8, value: Configured) {
+        self.configured.retain(|(own, _)| *own != number);
+        self.configured.push((number, value));
+    }
 }
 
 impl Sink<RequestField> for RequestFacts {
@@ -42,13 +74,29 @@ impl Sink<RequestField> for RequestFacts {
                     self.stream = Some(stream);
                 }
             }
-            RequestField::MaxOutputTokens => self.max_output_tokens = value.as_count().or(self.max_output_tokens),
+            // Of several limits the highest is the one to reckon with.
+            RequestField::MaxOutputTokens => self.max_output_tokens = self.max_output_tokens.max(value.as_count()),
             RequestField::Message => count_element(&mut self.message_count, value),
-            RequestField::Tool => count_element(&mut self.tool_count, value),
+            RequestField::Tool => {
+                count_element(&mut self.tool_count, value);
+                self.uses.insert(Use::Tools);
+            }
             RequestField::ToolName => {
                 if let Some(name) = value.as_text().filter(|_| self.tool_names.len() < MAX_TOOL_NAMES) {
                     self.tool_names.push(name.chars().take(MAX_TOOL_NAME_CHARS).collect::<String>().into());
                 }
+            }
+            RequestField::Configured(number) => {
+                let value = match value {
+                    Value::Text { text, bytes } if bytes == text.len() as u64 => Configured::Text(text.into()),
+                    Value::Text { .. } => Configured::TooLong,
+                    Value::Number(text) => Configured::Text(text.into()),
+                    Value::Bool(flag) => Configured::Text(if flag { "true" } else { "false" }.into()),
+                    Value::Object | Value::Array => Configured::Container,
+                    // `null` is the same as leaving the key out.
+                    Value::Null | Value::Piece(_) | Value::End => return,
+                };
+                self.set_configured(number, value);
             }
             RequestField::Characters => {
                 if let Value::Piece(piece) = value {
@@ -57,8 +105,101 @@ impl Sink<RequestField> for RequestFacts {
                     self.characters = Some(self.characters.unwrap_or(0).saturating_add(characters));
                 }
             }
+            RequestField::MaxTokens => {
+                self.max_output_tokens = self.max_output_tokens.max(value.as_count());
+                self.uses_if(Use::MaxTokens, value);
+            }
+            RequestField::Choices => {
+                self.choices = value.as_count().or(self.choices);
+                self.uses.set(Use::Choices, self.choices.is_some_and(|choices| choices > 1));
+            }
+            RequestField::ServiceTier => {
+                set_text(&mut self.service_tier, value);
+                self.uses_unless(Use::ServiceTier, value, &["auto", "default", "standard", "standard_only"]);
+            }
+            RequestField::Speed => self.uses_unless(Use::ServiceTier, value, &["standard"]),
+            RequestField::Use(one) => self.uses_if(one, value),
+            RequestField::ToolKind => self.uses_unless(Use::ServerTools, value, &["function", "custom"]),
+            RequestField::ToolChoice => self.uses_unless(Use::ForcedToolChoice, value, &["auto", "none"]),
+            RequestField::OutputFormat => self.uses_unless(Use::StructuredOutput, value, &["text", "text/plain"]),
+            RequestField::OutputModality => match value.as_text() {
+                Some(text) if text.eq_ignore_ascii_case("audio") => self.uses.insert(Use::AudioOutput),
+                Some(text) if text.eq_ignore_ascii_case("image") => self.uses.insert(Use::ImageOutput),
+                _ => {}
+            },
+            RequestField::Include => match value.as_text() {
+                Some(text) if text.starts_with("reasoning.") => self.uses.insert(Use::Reasoning),
+                Some(text) if text.ends_with(".logprobs") => self.uses.insert(Use::Logprobs),
+                _ => {}
+            },
+            RequestField::ThinkingKind => {
+                self.uses_unless(Use::Reasoning, value, &["disabled"]);
+                if value.as_text() == Some("adaptive") {
+                    self.uses.insert(Use::AdaptiveThinking);
+                }
+            }
+            RequestField::ThinkingBudget => {
+                self.thinking_budget = value.as_count().or(self.thinking_budget);
+            }
+            // The last message tells.
+            RequestField::Role => self.uses.set(Use::Prefill, value.as_text() == Some("assistant")),
+            RequestField::PartKind => {
+                if let Some(one) = value.as_text().and_then(use_of_part) {
+                    self.uses.insert(one);
+                    if matches!(one, Use::Vision | Use::Audio | Use::Video | Use::Documents) {
+                        count_element(&mut self.media_count, value);
+                    }
+                }
+            }
+            RequestField::Media(_) | RequestField::File if value == Value::Null => {}
+            RequestField::Media(one) => {
+                count_element(&mut self.media_count, value);
+                self.uses_if(one, value);
+            }
+            RequestField::File => count_element(&mut self.media_count, value),
+            RequestField::FileKind => {
+                if let Some(kind) = value.as_text() {
+                    self.uses.insert(match kind.split('/').next() {
+                        Some("image") => Use::Vision,
+                        Some("audio") => Use::Audio,
+                        Some("video") => Use::Video,
+                        _ => Use::Documents,
+                    });
+                }
+            }
         }
     }
+}
+
+impl RequestFacts {
+    /// Anything is a use but null, false, nothing and the end of what was.
+    fn uses_if(&mut self, one: Use, value: Value<'_>) {
+        if !matches!(value, Value::Null | Value::Bool(false) | Value::End | Value::Text { text: "", .. }) {
+            self.uses.insert(one);
+        }
+    }
+
+    /// A word is a use unless it says the usual thing.
+    fn uses_unless(&mut self, one: Use, value: Value<'_>, usual: &[&str]) {
+        if let Some(text) = value.as_text().filter(|text| !text.is_empty())
+            && !usual.iter().any(|usual| text.eq_ignore_ascii_case(usual))
+        {
+            self.uses.insert(one);
+        }
+    }
+}
+
+/// What a part of a message is a use of, by its `type` in OpenAI's and Anthropic's APIs.
+fn use_of_part(kind: &str) -> Option<Use> {
+    Some(match kind {
+        "image_url" | "input_image" | "image" | "computer_screenshot" => Use::Vision,
+        "input_audio" | "audio_url" | "audio" => Use::Audio,
+        "video_url" | "input_video" | "video" => Use::Video,
+        "file" | "input_file" | "document" | "document_url" => Use::Documents,
+        "thinking" | "redacted_thinking" | "reasoning" => Use::ReasoningHistory,
+        "server_tool_use" | "mcp_tool_use" | "container_upload" => Use::ServerTools,
+        _ => return None,
+    })
 }
 
 /// One of several calls a reply was made of.

@@ -5,7 +5,8 @@
 //! count in any chunk. With integer enumerations a modality is a number. The model stands in the path only.
 //! Source: <https://ai.google.dev/api/generate-content#UsageMetadata>.
 
-use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Side, count};
+use super::uses::Use;
+use super::{Dialect, Format, PLAIN, ReplyField, RequestField, Side, count, openai};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
 use crate::usage::{Rule, Unit};
 
@@ -49,20 +50,83 @@ const CANDIDATES: Place<ReplyField> = within(
 const CHUNK: Places<ReplyField> =
     &[key("modelVersion", ReplyField::Model), key("responseId", ReplyField::Id), CANDIDATES, USAGE, ERROR];
 
+// Google's servers take names in requests as `camelCase` and as `snake_case`; both are in its documentation.
+
+const SETTINGS: Places<RequestField> = &[
+    key("maxOutputTokens", RequestField::MaxOutputTokens),
+    key("max_output_tokens", RequestField::MaxOutputTokens),
+    key("candidateCount", RequestField::Choices),
+    key("candidate_count", RequestField::Choices),
+    key("responseMimeType", RequestField::OutputFormat),
+    key("response_mime_type", RequestField::OutputFormat),
+    key("responseSchema", RequestField::Use(Use::StructuredOutput)),
+    key("response_schema", RequestField::Use(Use::StructuredOutput)),
+    key("responseJsonSchema", RequestField::Use(Use::StructuredOutput)),
+    key("response_json_schema", RequestField::Use(Use::StructuredOutput)),
+    within("responseModalities", &[each(RequestField::OutputModality)]),
+    within("response_modalities", &[each(RequestField::OutputModality)]),
+    key("thinkingConfig", RequestField::Use(Use::Reasoning)),
+    key("thinking_config", RequestField::Use(Use::Reasoning)),
+    key("responseLogprobs", RequestField::Use(Use::Logprobs)),
+    key("response_logprobs", RequestField::Use(Use::Logprobs)),
+    key("speechConfig", RequestField::Use(Use::AudioOutput)),
+    key("speech_config", RequestField::Use(Use::AudioOutput)),
+    openai::TEMPERATURE,
+    key("topP", RequestField::Use(Use::Sampling)),
+    openai::TOP_P,
+    key("topK", RequestField::Use(Use::Sampling)),
+    openai::TOP_K,
+];
+
+const FILE: Places<RequestField> = &[key("mimeType", RequestField::FileKind), key("mime_type", RequestField::FileKind)];
+
+const PARTS: Places<RequestField> = &[within_each(&[
+    container("inlineData", RequestField::File, FILE),
+    container("inline_data", RequestField::File, FILE),
+    container("fileData", RequestField::File, FILE),
+    container("file_data", RequestField::File, FILE),
+    key("thoughtSignature", RequestField::Use(Use::ReasoningHistory)),
+    key("thought_signature", RequestField::Use(Use::ReasoningHistory)),
+])];
+
+const FUNCTIONS: Places<RequestField> = &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])];
+
+const TOOLS: Places<RequestField> = &[within_each(&[
+    within("functionDeclarations", FUNCTIONS),
+    within("function_declarations", FUNCTIONS),
+    key("googleSearch", RequestField::Use(Use::ServerTools)),
+    key("google_search", RequestField::Use(Use::ServerTools)),
+    key("googleSearchRetrieval", RequestField::Use(Use::ServerTools)),
+    key("google_search_retrieval", RequestField::Use(Use::ServerTools)),
+    key("googleMaps", RequestField::Use(Use::ServerTools)),
+    key("google_maps", RequestField::Use(Use::ServerTools)),
+    key("codeExecution", RequestField::Use(Use::ServerTools)),
+    key("code_execution", RequestField::Use(Use::ServerTools)),
+    key("urlContext", RequestField::Use(Use::ServerTools)),
+    key("url_context", RequestField::Use(Use::ServerTools)),
+    key("fileSearch", RequestField::Use(Use::ServerTools)),
+    key("file_search", RequestField::Use(Use::ServerTools)),
+    key("computerUse", RequestField::Use(Use::ServerTools)),
+    key("computer_use", RequestField::Use(Use::ServerTools)),
+    // Vertex AI's.
+    key("retrieval", RequestField::Use(Use::ServerTools)),
+])];
+
+const FUNCTION_CALLING: Places<RequestField> = &[key("mode", RequestField::ToolChoice)];
+
 /// `POST …/models/{model}:generateContent` and `:streamGenerateContent`.
 pub(super) static GENERATE_CONTENT: Format = Format {
     name: "gemini_generate_content",
     operation: "generate_content",
     request: &[
-        within("generationConfig", &[key("maxOutputTokens", RequestField::MaxOutputTokens)]),
-        within("contents", &[each(RequestField::Message)]),
-        within(
-            "tools",
-            &[within_each(&[within(
-                "functionDeclarations",
-                &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])],
-            )])],
-        ),
+        within("generationConfig", SETTINGS),
+        within("generation_config", SETTINGS),
+        within("contents", &[container_each(RequestField::Message, &[within("parts", PARTS)])]),
+        within("tools", TOOLS),
+        within("toolConfig", &[within("functionCallingConfig", FUNCTION_CALLING)]),
+        within("tool_config", &[within("function_calling_config", FUNCTION_CALLING)]),
+        key("cachedContent", RequestField::Use(Use::CachedContent)),
+        key("cached_content", RequestField::Use(Use::CachedContent)),
     ],
     // Without `alt=sse` a stream is an array of chunks.
     reply: &[

@@ -2,8 +2,11 @@
 //! where the prompt was cached, which means unknown, not zero.
 //! Source: <https://github.com/ollama/ollama/blob/main/docs/api.md>.
 
+use super::uses::Use;
 use super::{Dialect, Format, PLAIN, ReplyField, RequestField, openai};
-use crate::body::json::{each, key, pieces, within};
+use crate::body::json::{Place, container_each, each, key, pieces, within};
+
+const IMAGES: Place<RequestField> = within("images", &[each(RequestField::Media(Use::Vision))]);
 
 /// `POST /api/chat` and `/api/generate`.
 pub(super) static CHAT: Format = Format {
@@ -13,8 +16,12 @@ pub(super) static CHAT: Format = Format {
         key("model", RequestField::Model),
         key("stream", RequestField::Stream),
         within("options", &[key("num_predict", RequestField::MaxOutputTokens)]),
-        within("messages", &[each(RequestField::Message)]),
+        within("messages", &[container_each(RequestField::Message, &[IMAGES])]),
+        IMAGES,
         openai::TOOLS,
+        key("format", RequestField::Use(Use::StructuredOutput)),
+        key("think", RequestField::Use(Use::Reasoning)),
+        key("logprobs", RequestField::Use(Use::Logprobs)),
     ],
     reply: &[
         key("model", ReplyField::Model),

@@ -9,27 +9,86 @@
 //! (OpenRouter, Vercel, Perplexity, xAI). A Responses stream reports in its terminal event, inside `response`.
 //! Source: <https://platform.openai.com/docs/api-reference>.
 
-use super::{Format, PLAIN, ReplyField, RequestField, count};
+use super::uses::Use;
+use super::{Format, PLAIN, ReplyField, RequestField, anthropic, count};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
 use crate::usage::Unit;
 
-/// `tools`, each with its name in `function` or beside it.
+/// `tools`, each with its kind, and its name in `function` or beside it.
 pub(super) const TOOLS: Place<RequestField> = within(
     "tools",
     &[container_each(
         RequestField::Tool,
-        &[key("name", RequestField::ToolName), within("function", &[key("name", RequestField::ToolName)])],
+        &[
+            key("type", RequestField::ToolKind),
+            key("name", RequestField::ToolName),
+            within("function", &[key("name", RequestField::ToolName)]),
+        ],
     )],
+);
+
+/// A word, or an object with the word in `type`.
+pub(super) const TOOL_CHOICE: Place<RequestField> =
+    container("tool_choice", RequestField::ToolChoice, &[key("type", RequestField::ToolChoice)]);
+
+/// Parts of a message, each with its kind.
+pub(super) const CONTENT: Place<RequestField> =
+    within("content", &[within_each(&[key("type", RequestField::PartKind)])]);
+
+pub(super) const RESPONSE_FORMAT: Place<RequestField> =
+    within("response_format", &[key("type", RequestField::OutputFormat)]);
+
+pub(super) const REASONING_EFFORT: Place<RequestField> = key("reasoning_effort", RequestField::Use(Use::Reasoning));
+pub(super) const TEMPERATURE: Place<RequestField> = key("temperature", RequestField::Use(Use::Sampling));
+pub(super) const TOP_P: Place<RequestField> = key("top_p", RequestField::Use(Use::Sampling));
+pub(super) const TOP_K: Place<RequestField> = key("top_k", RequestField::Use(Use::Sampling));
+const TOP_LOGPROBS: Place<RequestField> = key("top_logprobs", RequestField::Use(Use::Logprobs));
+const SERVICE_TIER: Place<RequestField> = key("service_tier", RequestField::ServiceTier);
+
+/// In the Responses API and, by OpenRouter, in the chat API.
+const REASONING: Place<RequestField> = within(
+    "reasoning",
+    &[
+        key("effort", RequestField::Use(Use::Reasoning)),
+        key("summary", RequestField::Use(Use::Reasoning)),
+        key("generate_summary", RequestField::Use(Use::Reasoning)),
+        key("max_tokens", RequestField::Use(Use::Reasoning)),
+        key("enabled", RequestField::Use(Use::Reasoning)),
+    ],
 );
 
 pub(super) const CHAT_REQUEST: Places<RequestField> = &[
     key("model", RequestField::Model),
     key("stream", RequestField::Stream),
-    key("max_tokens", RequestField::MaxOutputTokens),
+    key("max_tokens", RequestField::MaxTokens),
     key("max_completion_tokens", RequestField::MaxOutputTokens),
-    within("messages", &[each(RequestField::Message)]),
+    within("messages", &[container_each(RequestField::Message, &[CONTENT])]),
     TOOLS,
     within("functions", &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])]),
+    TOOL_CHOICE,
+    container("function_call", RequestField::ToolChoice, &[key("name", RequestField::ToolChoice)]),
+    key("n", RequestField::Choices),
+    SERVICE_TIER,
+    RESPONSE_FORMAT,
+    REASONING_EFFORT,
+    REASONING,
+    // Of servers that took it over from Anthropic.
+    anthropic::THINKING,
+    key("verbosity", RequestField::Use(Use::Verbosity)),
+    TEMPERATURE,
+    TOP_P,
+    key("frequency_penalty", RequestField::Use(Use::Sampling)),
+    key("presence_penalty", RequestField::Use(Use::Sampling)),
+    key("logit_bias", RequestField::Use(Use::Sampling)),
+    key("stop", RequestField::Use(Use::Sampling)),
+    key("logprobs", RequestField::Use(Use::Logprobs)),
+    TOP_LOGPROBS,
+    key("prediction", RequestField::Use(Use::Prediction)),
+    key("audio", RequestField::Use(Use::AudioOutput)),
+    within("modalities", &[each(RequestField::OutputModality)]),
+    key("web_search_options", RequestField::Use(Use::ServerTools)),
+    // OpenRouter's.
+    key("models", RequestField::Use(Use::FallbackModels)),
 ];
 
 pub(super) const PROMPT_DETAILS: Places<ReplyField> = &[
@@ -143,6 +202,10 @@ const WHOLE_OUTPUT: Place<ReplyField> = container(
     ])],
 );
 
+/// What a tool returned: parts, or one thing.
+const TOOL_OUTPUT: Places<RequestField> =
+    &[key("type", RequestField::PartKind), within_each(&[key("type", RequestField::PartKind)])];
+
 /// `POST …/responses`, also `/compact`.
 pub(super) static RESPONSES: Format = Format {
     name: "openai_responses",
@@ -151,8 +214,31 @@ pub(super) static RESPONSES: Format = Format {
         key("model", RequestField::Model),
         key("stream", RequestField::Stream),
         key("max_output_tokens", RequestField::MaxOutputTokens),
-        within("input", &[each(RequestField::Message)]),
+        within(
+            "input",
+            &[container_each(
+                RequestField::Message,
+                &[key("type", RequestField::PartKind), CONTENT, within("output", TOOL_OUTPUT)],
+            )],
+        ),
         TOOLS,
+        TOOL_CHOICE,
+        SERVICE_TIER,
+        within(
+            "text",
+            &[
+                within("format", &[key("type", RequestField::OutputFormat)]),
+                key("verbosity", RequestField::Use(Use::Verbosity)),
+            ],
+        ),
+        REASONING,
+        TEMPERATURE,
+        TOP_P,
+        TOP_LOGPROBS,
+        within("include", &[each(RequestField::Include)]),
+        key("previous_response_id", RequestField::Use(Use::Conversation)),
+        key("conversation", RequestField::Use(Use::Conversation)),
+        key("prompt", RequestField::Use(Use::Conversation)),
     ],
     reply: &[
         key("type", ReplyField::EventType),

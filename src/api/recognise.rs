@@ -31,7 +31,7 @@ impl Endpoint {
     pub fn recognise(method: &[u8], path: &[u8]) -> Option<Endpoint> {
         let path = path.split(|&b| b == b'?' || b == b'#').next().unwrap_or_default();
         let path = str::from_utf8(path).ok()?;
-        let path = path.strip_suffix('/').unwrap_or(path);
+        let path = path.trim_end_matches('/');
         let (front, last) = path.rsplit_once('/')?;
         match method {
             b"POST" => {}
@@ -43,9 +43,9 @@ impl Endpoint {
         if let Some(endpoint) = google(front, last).or_else(|| bedrock(front, last)) {
             return Some(endpoint);
         }
-        let api = by_suffix(&decoded(path))?;
+        let api = by_suffix(&decoded(path).to_ascii_lowercase().replace("//", "/"))?;
         let deployment = path.split_once("/openai/deployments/").and_then(|(_, rest)| rest.split('/').next());
-        let model = deployment.map(decoded);
+        let model = deployment.map(model_name);
         Some(Endpoint { is_deployment: model.is_some(), model, ..Endpoint::of(api) })
     }
 }
@@ -67,7 +67,7 @@ fn google(front: &str, last: &str) -> Option<Endpoint> {
         "rawPredict" | "streamRawPredict" => Api::OpenaiChat,
         _ => return None,
     };
-    Some(Endpoint { model: Some(decoded(model)), stream: Some(method.starts_with("stream")), ..Endpoint::of(api) })
+    Some(Endpoint { model: Some(model_name(model)), stream: Some(method.starts_with("stream")), ..Endpoint::of(api) })
 }
 
 /// `/model/{id}/{action}`, the id percent-encoded.
@@ -81,7 +81,7 @@ fn bedrock(front: &str, last: &str) -> Option<Endpoint> {
     // An id that is an ARN has slashes of its own where a proxy has decoded it.
     let (_, model) = front.split_once("/model/")?;
     let stream = Some(last.ends_with("-stream"));
-    Some(Endpoint { model: Some(decoded(model)), stream, ..Endpoint::of(api) })
+    Some(Endpoint { model: Some(model_name(model)), stream, ..Endpoint::of(api) })
 }
 
 /// Ends of paths, the longer before those they end in.
@@ -140,6 +140,16 @@ fn decoded(text: &str) -> Box<str> {
         }
     }
     String::from_utf8(out).map_or_else(|_| text.into(), String::into_boxed_str)
+}
+
+/// A model's name from a path, no longer than any real one.
+fn model_name(text: &str) -> Box<str> {
+    const MAX_BYTES: usize = 256;
+    let name = decoded(text);
+    match name.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_BYTES) {
+        Some((at, _)) => name.get(..at).unwrap_or_default().into(),
+        None => name,
+    }
 }
 
 #[cfg(test)]

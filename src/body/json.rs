@@ -9,10 +9,14 @@
 //! The scanner is not a validator: it follows well-formed JSON exactly, and input that cannot be JSON at a place
 //! it looks at (`[DONE]`) stops it until [`Scanner::reset`].
 
+mod paths;
+
+pub use paths::{Cursor, Follow, Paths};
+
 use memchr::memchr2;
 
 /// A place of interest: a key of an object, or every element of an array. Trees of them are plain static data,
-/// shaped like the JSON they look for, at most eight levels deep.
+/// shaped like the JSON they look for, at most nine levels deep.
 #[derive(Debug)]
 pub struct Place<F: 'static> {
     name: Name,
@@ -70,7 +74,7 @@ pub const fn within_each<F>(inside: Places<F>) -> Place<F> {
 pub const MAX_CAPTURE_BYTES: usize = 512;
 
 /// Deepest place; containers below are only counted.
-const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 9;
 
 /// What stands at a place of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,13 +178,15 @@ enum Escape {
     Unicode { digits: u8, code: u32 },
 }
 
-/// The scanner. It is made for one tree of places and reads one JSON text after the other.
-pub struct Scanner<F: 'static> {
+/// The scanner. It is made for one tree of places and reads one JSON text after the other; `C` is what follows further
+/// places, which is nothing for most.
+pub struct Scanner<F: 'static, C = ()> {
     root: Places<F>,
     levels: Vec<Level<F>>,
     state: State,
     /// The place of the value to come, or being read, if it is one of interest.
     here: Option<&'static Place<F>>,
+    follow: C,
     escape: Escape,
     high_surrogate: Option<u16>,
     capture: Vec<u8>,
@@ -191,11 +197,20 @@ pub struct Scanner<F: 'static> {
 impl<F: Copy + 'static> Scanner<F> {
     /// A scanner for a text whose root is an object or array with `places` in it.
     pub fn new(places: Places<F>) -> Scanner<F> {
+        Scanner::following(places, ())
+    }
+}
+
+impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
+    /// A scanner that looks at the places that `follow` knows, too. Strings that a static place wants in pieces do not
+    /// come out there.
+    pub fn following(places: Places<F>, follow: C) -> Scanner<F, C> {
         Scanner {
             root: places,
             levels: Vec::new(),
             state: State::Value { may_end: false },
             here: None,
+            follow,
             escape: Escape::None,
             high_surrogate: None,
             capture: Vec::new(),
@@ -208,6 +223,7 @@ impl<F: Copy + 'static> Scanner<F> {
     pub fn reset(&mut self) {
         self.levels.clear();
         self.here = None;
+        self.follow.reset();
         self.state = State::Value { may_end: false };
     }
 
@@ -275,7 +291,7 @@ impl<F: Copy + 'static> Scanner<F> {
     fn begin_value(&mut self, byte: u8, may_end: bool, sink: &mut impl Sink<F>) {
         match byte {
             b'{' | b'[' => self.begin_container(byte == b'[', sink),
-            b'"' if self.field().is_some() => self.begin_text(false),
+            b'"' if self.is_wanted() => self.begin_text(false),
             b'"' => self.state = State::SkipText { depth: 0, escaped: false },
             b']' if may_end => self.end_container(sink),
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
@@ -292,8 +308,18 @@ impl<F: Copy + 'static> Scanner<F> {
         self.here.and_then(|place| place.field)
     }
 
+    /// Whether anybody wants the value at hand.
+    fn is_wanted(&self) -> bool {
+        self.field().is_some() || self.follow.field().is_some()
+    }
+
     fn report(&self, value: Value<'_>, sink: &mut impl Sink<F>) {
         if let Some(field) = self.field() {
+            sink.value(field, value);
+        }
+        if let Some(field) = self.follow.field()
+            && !self.in_pieces
+        {
             sink.value(field, value);
         }
     }
@@ -304,12 +330,14 @@ impl<F: Copy + 'static> Scanner<F> {
             None if self.levels.is_empty() => (self.root, None),
             None => (&[][..], None),
         };
-        if (inside.is_empty() && field.is_none()) || self.levels.len() >= MAX_DEPTH {
+        let wanted = !inside.is_empty() || self.is_wanted() || self.follow.leads_on();
+        if !wanted || self.levels.len() >= MAX_DEPTH {
             self.state = State::Skip { depth: 1 };
             return;
         }
         self.report(if array { Value::Array } else { Value::Object }, sink);
         self.levels.push(Level { inside, field, array });
+        self.follow.enter(array);
         if array {
             self.here = self.place(|name| *name == Name::Each);
             self.state = State::Value { may_end: true };
@@ -319,6 +347,7 @@ impl<F: Copy + 'static> Scanner<F> {
     }
 
     fn end_container(&mut self, sink: &mut impl Sink<F>) {
+        self.follow.leave();
         if let Some(field) = self.levels.pop().and_then(|level| level.field) {
             sink.value(field, Value::End);
         }
@@ -484,6 +513,7 @@ impl<F: Copy + 'static> Scanner<F> {
     fn end_text(&mut self, kept: &[u8], bytes: u64, key: bool, sink: &mut impl Sink<F>) {
         if key {
             self.here = self.place(|name| matches!(name, Name::Key(name) if name.as_bytes() == kept));
+            self.follow.key(kept);
             self.state = State::Colon;
             return;
         }

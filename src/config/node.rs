@@ -96,6 +96,11 @@ impl<'a, 'p> Node<'a, 'p> {
         }
     }
 
+    /// A string that may be a secret put in the wrong place: no error shows it, and `None` is left to the caller.
+    pub(crate) fn secret_text(&self) -> Option<Cow<'a, str>> {
+        serde_json::from_str::<CowText<'a>>(self.raw.get()).ok().map(|text| text.0)
+    }
+
     fn is_null(&self) -> bool {
         self.raw.get() == "null"
     }
@@ -278,6 +283,11 @@ impl<'a> Object<'a, '_> {
     /// Adds an error at this object.
     pub(crate) fn error(&self, message: &str) {
         self.node.error(message);
+    }
+
+    /// Adds an error at a place in this object.
+    pub(crate) fn error_at(&self, below: &str, message: &str) {
+        self.node.error_at(below, message);
     }
 
     /// Every key with its value, for objects whose keys the user chooses.

@@ -16,15 +16,14 @@ use hashbrown::HashMap;
 pub struct PricesConfig {
     /// All models.
     pub table: PriceTable,
-    /// What becomes of a call whose model is not among them.
-    pub on_unknown_model: OnUnknownModel,
+    /// What becomes of a call whose model is not among them; `None`: as budgets need it.
+    pub on_unknown_model: Option<OnUnknownModel>,
 }
 
 /// What becomes of a call whose model has no price.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnknownModel {
     /// It passes, and its record has no cost.
-    #[default]
     Allow,
     /// It is refused before the provider sees it.
     Reject,
@@ -57,7 +56,7 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<PricesConfig> {
         None => PriceTable::new(version, Vec::new()).ok(),
     };
     object.finish();
-    Some(PricesConfig { table: table?, on_unknown_model: on_unknown_model.unwrap_or_default() })
+    Some(PricesConfig { table: table?, on_unknown_model })
 }
 
 fn models(list: Node<'_, '_>, version: Option<Box<str>>, providers: &HashMap<Box<str>, Decimal>) -> Option<PriceTable> {
@@ -358,7 +357,7 @@ mod tests {
             }, {"model": "o", "units": {"pages": 1}, "markup": "0.25"}],
         }))
         .unwrap();
-        assert_eq!(prices.on_unknown_model, OnUnknownModel::AssumeHighest);
+        assert_eq!(prices.on_unknown_model, Some(OnUnknownModel::AssumeHighest));
         let model = prices.table.find("m-1", Biller::Known("openai"), None).unwrap().0;
         let input = |tokens, unix_seconds, service_tier| {
             let circumstances = Circumstances { unix_seconds, service_tier, ..Circumstances::default() };

@@ -1,24 +1,27 @@
 //! A metered call: what is known of it so far, and the record that it becomes.
 
+use super::governing::{self, Reservation};
 use super::once;
 use super::pricing::{self, Outcome};
 use super::request::{RequestBody, RequestReader};
 use super::{Context, Reply, Route};
 use crate::api::{self, Api, Endpoint, ReplyFacts, provider};
-use crate::attribution::{Attribution, Dimension};
+use crate::attribution::{Attribution, Dimension, Name, Origin};
 use crate::body::{Damage, Framing};
-use crate::config::{Config, UpstreamConfig};
+use crate::budget::Subject;
+use crate::config::{Config, OnUnknownModel, UpstreamConfig};
 use crate::host::Host;
 use crate::http::{self, Headers};
 use crate::money::Decimal;
 use crate::price::{self, Biller, Model, PriceTable, PricedBy};
-use crate::record::{Decision, EndReason, PriceStatus, SCHEMA_VERSION, Text, UsageRecord};
+use crate::record::{Decision, EndReason, PriceStatus, SCHEMA_VERSION, Sources, Text, UsageRecord};
 use crate::reply::Refusal;
 use crate::rewrite::include_usage;
 use crate::telemetry::{Event as LogEvent, Metric};
 use crate::time::rfc3339_micros;
 use crate::usage::Rule;
 use crate::workload;
+use std::rc::Rc;
 
 /// Longest id or other text taken over from a header or the host, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
@@ -39,6 +42,8 @@ pub struct Ending<'a> {
     pub route: Option<&'a str>,
     /// The cluster it led to.
     pub cluster: Option<&'a str>,
+    /// The values of [`super::Exchange::wants_properties`], for an exchange that has not seen the request.
+    pub properties: &'a [Option<Vec<u8>>],
     /// The request's headers, for an exchange that has not seen them.
     pub request_headers: Option<&'a Headers<'a>>,
 }
@@ -46,7 +51,7 @@ pub struct Ending<'a> {
 impl<'a> Ending<'a> {
     /// Where the request went.
     pub(super) fn route(&self) -> Route<'a> {
-        Route { route: self.route, cluster: self.cluster }
+        Route { route: self.route, cluster: self.cluster, properties: self.properties }
     }
 
     /// How it ended; `response_ended` is whether the end of the response came by. A client that leaves after that
@@ -84,9 +89,9 @@ pub(super) struct Call {
     pub(super) status: Option<u16>,
     /// How the counts are to be read.
     pub(super) rule: Rule,
-    /// Who bills, where the configuration or the host says so.
+    /// Who bills, where the configuration says so.
     provider: Option<Box<str>>,
-    /// Whose format it is.
+    /// Whose host or format it is.
     home: Option<&'static str>,
     /// Where it is served.
     pub(super) region: Option<Box<str>>,
@@ -96,9 +101,10 @@ pub(super) struct Call {
     pub(super) is_incomplete: bool,
     started_ns: u64,
     first_byte_ns: Option<u64>,
-    attribution: Attribution,
+    pub(super) attribution: Attribution,
     request_id: Option<Box<str>>,
-    trace: Option<(Box<str>, Box<str>)>,
+    trace_id: Option<Box<str>>,
+    span_id: Option<Box<str>>,
     client_retry: Option<u64>,
     reply_framing: Option<Framing>,
     pub(super) damage: Option<Damage>,
@@ -106,6 +112,29 @@ pub(super) struct Call {
     pub(super) refusal: Option<Refusal>,
     /// The client got an event it had not asked for.
     pub(super) kept_usage_event: bool,
+    /// It is made by an agent that writes, as far as header and tools say.
+    pub(super) writes: bool,
+    /// Its body may be changed, and names its model.
+    pub(super) can_be_downgraded: bool,
+    /// It passes as it is where it should be changed and a signature forbids it.
+    pub(super) passes_signed: bool,
+    /// What it holds in budgets.
+    pub(super) reservation: Reservation,
+    /// Its record between two lines, once it is begun.
+    record: Option<Box<UsageRecord>>,
+}
+
+impl Subject for Call {
+    fn value(&self, key: &str) -> Option<&str> {
+        match key {
+            // As asked for: a call that went elsewhere still counts where it would have.
+            "model" => self.request_model(),
+            "provider" => self.biller().name(),
+            "workload" => Some(self.attribution.get(Dimension::Workload).unwrap_or(self.workload())),
+            "api_key" => self.attribution.api_key.as_deref(),
+            _ => self.attribution.value(key),
+        }
+    }
 }
 
 impl Call {
@@ -119,6 +148,8 @@ impl Call {
         let started_ns = context.host.now_ns();
         let request_id = headers.text("x-request-id", MAX_TEXT_BYTES);
         let trace = headers.text("traceparent", MAX_TEXT_BYTES).and_then(http::trace_parent);
+        let other_id = || headers.text("x-trace-id", MAX_TEXT_BYTES).filter(|id| !id.contains(char::is_control));
+        let trace_id = trace.map(|(trace, _)| trace).or_else(other_id);
         let quirk = upstream.is_some_and(|upstream| upstream.reasoning_additive);
         let host = headers.text(":authority", MAX_TEXT_BYTES).unwrap_or_default();
         let path = headers.get(":path").and_then(|path| str::from_utf8(path).ok()).unwrap_or_default();
@@ -127,9 +158,10 @@ impl Call {
         Call {
             id: context.instance.next_id(started_ns, request_id.unwrap_or_default().as_bytes()),
             rule: if quirk { Rule::ReasoningApart } else { endpoint.api.format().rule },
-            provider: provider.cloned().flatten().or_else(|| provider::of_host(host).map(Into::into)),
-            home: provider::of_format(endpoint.api, path),
-            region: region.cloned().flatten().or_else(|| provider::region(host, path)).or_else(by_model),
+            provider: provider.cloned().flatten(),
+            // The host is the caller's word: a hint, and no more.
+            home: provider::of_host(host).or_else(|| provider::of_format(endpoint.api, path)),
+            region: region.cloned().flatten().or_else(by_model).or_else(|| provider::region(host, path)),
             price_multiplier: upstream.and_then(|upstream| upstream.price_multiplier),
             is_incomplete: false,
             endpoint,
@@ -140,12 +172,18 @@ impl Call {
             first_byte_ns: None,
             attribution,
             request_id: request_id.map(Into::into),
-            trace: trace.map(|(trace, span)| (trace.into(), span.into())),
+            trace_id: trace_id.map(Into::into),
+            span_id: trace.map(|(_, span)| span.into()),
             client_retry: headers.number("x-stainless-retry-count"),
             reply_framing: None,
             damage: None,
             refusal: None,
             kept_usage_event: false,
+            writes: false,
+            can_be_downgraded: false,
+            passes_signed: upstream.is_some_and(|upstream| upstream.pass_signed) && headers.are_signed(),
+            reservation: Reservation::default(),
+            record: None,
         }
     }
 
@@ -159,6 +197,13 @@ impl Call {
         self.endpoint.model.as_deref().or(self.request.facts.model.as_deref())
     }
 
+    /// What becomes of it if its model has no price; under a dollar budget that refuses, what is not known must not be free.
+    pub(super) fn on_unknown_model(&self, config: &Config) -> OnUnknownModel {
+        config.prices.on_unknown_model.unwrap_or_else(|| {
+            if governing::limits_dollars(self, config) { OnUnknownModel::AssumeHighest } else { OnUnknownModel::Allow }
+        })
+    }
+
     /// Who bills, as far as that is known.
     pub(super) fn biller(&self) -> Biller<'_> {
         match (self.provider.as_deref(), self.home) {
@@ -166,6 +211,11 @@ impl Call {
             (None, Some(home)) => Biller::Likely(home),
             (None, None) => Biller::Unknown,
         }
+    }
+
+    /// The model the provider was asked for: another than the caller's where the call was downgraded.
+    pub(super) fn sent_model(&self) -> Option<&str> {
+        self.reservation.downgraded_to.as_deref().or(self.request_model())
     }
 
     /// The price table's model called `name`.
@@ -177,7 +227,7 @@ impl Call {
     /// model.
     pub(super) fn priced_on<'t>(&self, table: &'t PriceTable) -> Option<(&'t Model, PricedBy)> {
         let answered = self.reply.model.as_deref();
-        let asked = self.request_model().filter(|_| !self.endpoint.is_deployment || answered.is_none());
+        let asked = self.sent_model().filter(|_| !self.endpoint.is_deployment || answered.is_none());
         table.find_first(answered, asked, self.biller(), self.region.as_deref())
     }
 
@@ -215,9 +265,20 @@ impl Call {
     }
 
     /// Makes what is known so far the record that stays should nothing more be heard of the call.
-    pub(super) fn provisional(&self, context: &mut Context<'_>) {
-        let record = self.record(context);
+    pub(super) fn provisional(&mut self, config: &Config, context: &mut Context<'_>) {
+        let record = self.take_record(config, context);
         context.host.provisional(&record);
+        self.record = Some(record);
+    }
+
+    /// Takes from the request's body what the configuration attributes calls by.
+    pub(super) fn attribute_body(&mut self, config: &Config) {
+        let read = std::mem::take(&mut self.request.facts.configured);
+        if !read.is_empty() {
+            self.attribution.read_body(&config.attribution, &read);
+            // What the call is charged to is rendered when its record begins.
+            self.record = None;
+        }
     }
 
     /// Ends the call: prices it, counts it and emits its record.
@@ -239,11 +300,13 @@ impl Call {
         if end_reason != EndReason::Complete && self.damage == Some(Damage::Truncated) {
             self.damage = None;
         }
-        let mut record = self.record(context);
-        self.infer_workload(&mut record, config);
+        self.attribute_body(config);
+        let mut record = self.take_record(config, context);
+        self.decide_workload(config);
+        self.write_workload(&mut record);
         record.seq = Some(context.instance.next_seq());
         record.end_reason = end_reason;
-        let status = self.refusal.as_ref().map(Refusal::status).or(self.status).or(ending.status);
+        let status = self.status.or(ending.status);
         record.status = status.filter(|&status| status != 0);
         record.duration_ms = Some(millis(self.started_ns, context.host.now_ns()));
         record.attempts = ending.attempts;
@@ -255,8 +318,14 @@ impl Call {
         } else {
             pricing::settle(&self, &mut record, config, context.host.now_ns() / 1_000_000_000)
         };
+        if record.provider.is_none() && record.priced_by.is_none() {
+            record.provider = self.home.map(Into::into);
+        }
+        governing::write_record(&self, &mut record);
+        governing::settle(&mut self, &mut record, config, context);
         self.count(&record, &outcome, context.host);
-        context.host.emit(record);
+        self.report_attribution(&record, config, context);
+        context.host.emit(*record);
     }
 
     /// Whether this is one more look at a response that was charged before: at one that was not made in the background,
@@ -274,53 +343,83 @@ impl Call {
         }
     }
 
-    /// What is known from the request alone.
-    fn record(&self, context: &Context<'_>) -> UsageRecord {
-        let format = self.api().format();
+    /// The record with what is known from the request alone.
+    fn take_record(&mut self, config: &Config, context: &Context<'_>) -> Box<UsageRecord> {
+        let mut record = self.record.take().unwrap_or_else(|| self.begin_record(config, context));
         let facts = &self.request.facts;
-        let mut record = UsageRecord {
+        record.request_model = self.request_model().map(Into::into);
+        record.stream = facts.stream.or(self.endpoint.stream);
+        record.decision = if self.refusal.is_some() { Decision::Refused } else { Decision::Allowed };
+        record.request_hash = self.request.hash.clone();
+        record.prefix_hash = self.request.prefix_hash.clone();
+        record.max_output_tokens = facts.max_output_tokens;
+        record.message_count = facts.message_count;
+        record.tool_count = facts.tool_count;
+        record
+    }
+
+    /// The record as it begins: where the call comes from and what it is charged to, rendered for every line to come.
+    fn begin_record(&self, config: &Config, context: &Context<'_>) -> Box<UsageRecord> {
+        let format = self.api().format();
+        let (values, tags) = (self.attribution.values(), &self.attribution.tags);
+        let note = |place: &str, reason: &str| Text::from(format!("{place}: {reason}"));
+        let mut record = Box::new(UsageRecord {
             schema_version: SCHEMA_VERSION,
             id: self.id.clone(),
             instance: context.instance.name().into(),
             ts: rfc3339_micros(self.started_ns).into(),
             request_id: self.request_id.clone(),
-            trace_id: self.trace.as_ref().map(|(trace, _)| trace.clone()),
-            span_id: self.trace.as_ref().map(|(_, span)| span.clone()),
+            trace_id: self.trace_id.clone(),
+            span_id: self.span_id.clone(),
             gateway: context.instance.gateway().map(Into::into),
-            tags: self.attribution.tags.clone(),
+            tags: tags.clone(),
+            // One more for the workload that is inferred.
+            attribution_source: Sources::with_capacity(values.len() + tags.len() + 1),
+            unattributed: self.attribution.missing(&config.attribution).map(Name::place).collect(),
+            api_key: self.attribution.api_key.clone(),
             provider: self.provider.clone(),
             region: self.region.clone(),
             api: format.name.into(),
             operation: format.operation.into(),
-            request_model: self.request_model().map(Into::into),
-            stream: facts.stream.or(self.endpoint.stream),
             client_retry: self.client_retry,
-            decision: if self.refusal.is_some() { Decision::Refused } else { Decision::Allowed },
-            request_hash: self.request.hash.clone(),
-            prefix_hash: self.request.prefix_hash.clone(),
-            max_output_tokens: facts.max_output_tokens,
-            message_count: facts.message_count,
-            tool_count: facts.tool_count,
+            notes: self.attribution.dropped.iter().map(|drop| note(&drop.place, drop.reason.name())).collect(),
             ..UsageRecord::default()
-        };
-        for (&dimension, value) in &self.attribution.dimensions {
-            record.attribution_source.insert(dimension.name().into(), "header".into());
-            *record.dimension_mut(dimension) = Some(value.clone());
+        });
+        for value in values {
+            record.attribution_source.insert(value.name.place(), value.origin.name().into());
+            match &value.name {
+                Name::BuiltIn(dimension) => *record.dimension_mut(*dimension) = Some(value.text.clone()),
+                Name::Tag(tag) => drop(record.tags.insert(Rc::clone(tag), value.text.clone())),
+            }
         }
-        for name in self.attribution.tags.keys() {
-            record.attribution_source.insert(format!("tags.{name}").into(), "header".into());
+        for name in tags.keys() {
+            record.attribution_source.insert(format!("tags.{name}").into(), Origin::Header.name().into());
         }
-        let note = |header: &str, reason: &str| Text::from(format!("{header}: {reason}"));
-        record.notes = self.attribution.dropped.iter().map(|drop| note(&drop.header, drop.reason.name())).collect();
+        record.render_attribution();
         record
     }
 
-    /// Says whether the call writes, where the caller did not.
-    fn infer_workload(&self, record: &mut UsageRecord, config: &Config) {
-        if record.workload.is_none() {
+    /// Settles whether the call writes: as its caller says, else as the tools it offers do.
+    pub(super) fn decide_workload(&mut self, config: &Config) {
+        self.writes = self.stated_workload().unwrap_or_else(|| {
             let words = &config.workload.write_words;
-            let writes = self.request.facts.tool_names.iter().any(|tool| workload::names_a_write(tool, words));
-            record.workload = Some(if writes { workload::WRITE } else { workload::READ }.into());
+            self.request.facts.tool_names.iter().any(|tool| workload::names_a_write(tool, words))
+        });
+    }
+
+    /// Whether the caller says that it writes, where it says anything.
+    pub(super) fn stated_workload(&self) -> Option<bool> {
+        self.attribution.get(Dimension::Workload).map(|said| said.eq_ignore_ascii_case(workload::WRITE))
+    }
+
+    /// The workload that was decided.
+    fn workload(&self) -> &'static str {
+        if self.writes { workload::WRITE } else { workload::READ }
+    }
+
+    fn write_workload(&self, record: &mut UsageRecord) {
+        if record.workload.is_none() {
+            record.workload = Some(self.workload().into());
             record.attribution_source.insert(Dimension::Workload.name().into(), "inferred".into());
         }
     }
@@ -350,11 +449,40 @@ impl Call {
         }
     }
 
+    /// Says what was wrong with the attribution, and what looks wrong.
+    fn report_attribution(&self, record: &UsageRecord, config: &Config, context: &mut Context<'_>) {
+        for (reason, count) in &self.attribution.drop_counts {
+            context.host.count(Metric::DroppedValues { reason: reason.name() }, *count);
+        }
+        for dropped in &self.attribution.dropped {
+            context.host.log_once(LogEvent::ValueDropped { place: &dropped.place, reason: dropped.reason.name() });
+        }
+        // Where nothing is required, a department is what finance asks for.
+        let unattributed = match config.attribution.requires_something() {
+            true => !record.unattributed.is_empty(),
+            false => record.department.is_none(),
+        };
+        if unattributed {
+            context.host.count(Metric::UnattributedCalls, 1);
+        }
+        for value in self.attribution.values().iter().filter(|value| value.is_word) {
+            let dimension = value.name.as_str();
+            if let Some(first) = context.instance.spellings().see(dimension, &value.text) {
+                context.host.count(Metric::NearDuplicates { dimension }, 1);
+                context.host.log_once(LogEvent::NearDuplicate { dimension, value: &value.text, first });
+            }
+        }
+    }
+
     fn count(&self, record: &UsageRecord, outcome: &Outcome, host: &mut dyn Host) {
         host.count(Metric::Calls { decision: record.decision.name(), api: &record.api }, 1);
         let department = self.attribution.get(Dimension::Department);
-        if department.is_none() {
-            host.count(Metric::UnattributedCalls, 1);
+        if let Some(budget) = record.budget.as_deref() {
+            match &self.refusal {
+                Some(refusal) => host.count(Metric::BudgetRefusals { budget, reason: refusal.code() }, 1),
+                None if record.decision == Decision::Downgraded => host.count(Metric::BudgetDowngrades { budget }, 1),
+                None => {}
+            }
         }
         for note in record.notes.iter().filter(|note| !note.contains(':')) {
             host.count(Metric::Notes { note }, 1);

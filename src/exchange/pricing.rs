@@ -92,7 +92,8 @@ fn refused(call: &Call, record: &UsageRecord) -> bool {
     if call.is_incomplete && record.status.is_none() {
         return true;
     }
-    let error = record.status.is_some_and(|status| !(200..300).contains(&status));
+    // 101 opens a WebSocket: what goes through it is work.
+    let error = record.status.is_some_and(|status| status != 101 && !(200..300).contains(&status));
     match record.end_reason {
         EndReason::LocalReply => call.reply.text_bytes == 0,
         EndReason::Complete | EndReason::ClientAbort | EndReason::GatewayClosed | EndReason::Unknown => error,
@@ -190,7 +191,7 @@ impl<'a> Pricing<'a> {
         let found = self.call.priced_on(&prices.table);
         let (model, by) = match found {
             Some((model, by)) => (Some(model), Some(by)),
-            None if prices.on_unknown_model == OnUnknownModel::AssumeHighest => {
+            None if self.call.on_unknown_model(self.config) == OnUnknownModel::AssumeHighest => {
                 status = PriceStatus::Estimated;
                 (self.dearest(usage), Some(PricedBy::AssumedHighest))
             }
@@ -217,6 +218,10 @@ impl<'a> Pricing<'a> {
                     notes.unpriced_units |= !cost.unpriced_units.is_empty();
                     record.charges.extend(cost.charges.iter().map(|charge| charge_line(part.model, charge)));
                 }
+                // Iterations are paid for by their tokens; what was counted beside them may have no price.
+                Err(NoPrice::Unpriced) if !part.usage.is_known() && !self.call.reply.iterations.is_empty() => {
+                    notes.unpriced_units = true;
+                }
                 Err(reason) => {
                     total = None;
                     status = match reason {
@@ -233,7 +238,16 @@ impl<'a> Pricing<'a> {
         }
         record.notes.extend(notes.into_texts());
         outcome.cost = total;
+        record.avoided_cost_usd = total.and_then(|total| self.avoided(usage, total)).map(|usd| ExactNumber::new(&usd));
         outcome
+    }
+
+    /// What the same usage would have cost more at the model that was asked for, where the call went to another.
+    fn avoided(&self, usage: &TokenUsage, paid: Usd) -> Option<Usd> {
+        self.call.reservation.downgraded_to.as_ref()?;
+        let asked = self.call.find_model(&self.config.prices.table, self.call.request_model()?)?;
+        let cost = price::cost(asked, usage, &Units::new(), &self.circumstances()).ok()?;
+        Some(cost.total.saturating_sub(paid).max(Usd::ZERO))
     }
 
     /// What is billed: the call as a whole, or each of its iterations. Units are the call's own.

@@ -1,13 +1,15 @@
 //! The request's body on its way to the provider: read for its facts, and hashed where that is asked for.
 
+use crate::api::facts::Configured;
 use crate::api::{self, Api, RequestFacts, RequestField};
 use crate::body::ContentEncoding;
-use crate::body::json::Scanner;
+use crate::body::json::{Cursor, Paths, Scanner};
 use crate::body::multipart;
 use crate::config::MeteringConfig;
 use crate::http::Headers;
 use crate::rewrite::include_usage::{self, Injector};
 use sha2::{Digest, Sha256};
+use std::rc::Rc;
 
 /// Bytes of the body behind `prefix_hash`: about a thousand tokens, the least that providers cache.
 const PREFIX_BYTES: usize = 4096;
@@ -27,6 +29,10 @@ pub(super) struct RequestBody {
     pub(super) bytes: u64,
     /// As much of it as may be text: files in forms and in base64 are not.
     pub(super) text_bytes: u64,
+    /// The content type of a form.
+    pub(super) form: Option<Box<[u8]>>,
+    /// What was taken for files in base64.
+    pub(super) file_bytes: u64,
     /// Keyed hash of all of it, 16 hex digits.
     pub(super) hash: Option<Box<str>>,
     /// Keyed hash of its first 4096 bytes, where it has as many.
@@ -40,6 +46,8 @@ pub(super) struct RequestReader {
     format: Reading,
     hashes: Option<Hashes>,
     injector: Option<Injector>,
+    /// Places that the configuration names.
+    paths: Option<Rc<Paths<RequestField>>>,
     /// What goes on only once all of it has come and been judged.
     withheld: Option<Vec<u8>>,
     /// Characters of base64 in a row, so far.
@@ -48,7 +56,7 @@ pub(super) struct RequestReader {
 }
 
 enum Reading {
-    Json(Scanner<RequestField>),
+    Json(Scanner<RequestField, Option<Cursor<RequestField>>>),
     Form(multipart::Reader),
     /// Encoded.
     Off,
@@ -61,21 +69,25 @@ struct Hashes {
 }
 
 impl RequestReader {
-    /// A reader of a body with these headers; `inject` says whether it is to ask for usage, `withhold` whether nothing of
-    /// it goes on before its end.
+    /// A reader of a body with these headers, which also reads what stands at `paths`; `inject` says whether it is to
+    /// ask for usage, `withhold` whether nothing of it goes on before its end.
     pub(super) fn new(
         api: Api,
         headers: &Headers<'_>,
         metering: &MeteringConfig,
+        paths: Option<&Rc<Paths<RequestField>>>,
         inject: bool,
         withhold: bool,
     ) -> RequestReader {
         let readable = ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity;
-        let form = headers.get("content-type").and_then(multipart::Reader::new);
+        // Only formats that take forms are read as such: a header must not hide what a body says.
+        let takes_forms = matches!(api, Api::OpenaiTranscription | Api::OpenaiImages | Api::Unrecognised);
+        let form = headers.get("content-type").filter(|_| takes_forms).and_then(multipart::Reader::new);
+        let content_type = headers.get("content-type").filter(|_| form.is_some()).map(Into::into);
         let format = match form {
             _ if !readable => Reading::Off,
             Some(form) => Reading::Form(form),
-            None => Reading::Json(Scanner::new(api.format().request)),
+            None => Reading::Json(Scanner::following(api.format().request, paths.cloned().map(Cursor::new))),
         };
         let hashes = metering.hash_key.as_deref().map(|key| {
             let keyed = Sha256::new().chain_update(key).chain_update([0]);
@@ -85,9 +97,10 @@ impl RequestReader {
             format,
             hashes,
             injector: inject.then(Injector::new),
+            paths: paths.cloned(),
             withheld: withhold.then(Vec::new),
             base64_run: 0,
-            body: RequestBody::default(),
+            body: RequestBody { form: content_type, ..RequestBody::default() },
         }
     }
 
@@ -103,6 +116,21 @@ impl RequestReader {
         let Some(withheld) = &mut self.withheld else { return edited };
         withheld.extend_from_slice(edited.as_deref().unwrap_or(bytes));
         Some(if end_of_stream { self.withheld.take().unwrap_or_default() } else { Vec::new() })
+    }
+
+    /// The same once the answer has overtaken the request. What was to be judged first never goes on: nobody waits for it
+    /// any more.
+    pub(super) fn feed_late(&mut self, bytes: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
+        if self.withheld.is_none() {
+            return self.feed(bytes, end_of_stream);
+        }
+        self.withheld = Some(Vec::new());
+        Some(Vec::new())
+    }
+
+    /// Whether what the body says can be read at all.
+    pub(super) fn reads(&self) -> bool {
+        !matches!(self.format, Reading::Off)
     }
 
     /// Whether nothing goes on before the end.
@@ -142,7 +170,9 @@ impl RequestReader {
                 continue;
             }
             let run = std::mem::take(&mut self.base64_run);
-            self.body.text_bytes += if run < LONGEST_WORD_BYTES { run + 1 } else { 1 };
+            let is_file = run >= LONGEST_WORD_BYTES;
+            self.body.text_bytes += if is_file { 1 } else { run + 1 };
+            self.body.file_bytes += if is_file { run } else { 0 };
         }
     }
 
@@ -155,7 +185,13 @@ impl RequestReader {
             Reading::Form(form) => form.feed(bytes, |name, value| match name {
                 "model" => facts.model = Some(value.into()),
                 "stream" => facts.stream = value.parse().ok(),
-                _ => {}
+                _ => {
+                    // A field of a form is a key of the root object.
+                    let field = self.paths.as_ref().and_then(|paths| paths.at_root(name));
+                    if let Some(RequestField::Configured(number)) = field {
+                        facts.set_configured(number, Configured::Text(value.into()));
+                    }
+                }
             }),
             Reading::Off => {}
         }

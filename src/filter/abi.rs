@@ -210,9 +210,8 @@ pub(super) fn remove_header(map: Map, name: &str) -> Result<(), HostError> {
     check("proxy_remove_header_map_value", status)
 }
 
-/// A property by its path; `None` where the host has none of that name.
-pub(super) fn property(path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-    let path = path.join("\0");
+/// A property by its path, zero bytes between its parts; `None` where the host has none of that name.
+pub(super) fn property(path: &str) -> Result<Option<Vec<u8>>, HostError> {
     let value = returning("proxy_get_property", |data, size| {
         // SAFETY: the host reads the path, and writes a pointer and a size, during the call.
         unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) }

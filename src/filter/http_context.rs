@@ -52,7 +52,7 @@ impl Stream {
             };
             host.check(done);
         }
-        Action::Continue
+        if verdict.pause { Action::Pause } else { Action::Continue }
     }
 
     /// Feeds an event that needs a piece of a body; one that cannot be read counts as empty.
@@ -68,7 +68,12 @@ impl Stream {
             let done = abi::replace_buffer(buffer, size, &body);
             host.check(done);
         }
-        Action::Continue
+        if verdict.pause { Action::Pause } else { Action::Continue }
+    }
+
+    /// The properties that the exchange wants to know of the caller.
+    fn properties(&self) -> Vec<Option<Vec<u8>>> {
+        self.exchange.wants_properties().iter().map(|path| joined_property(path)).collect()
     }
 
     /// The end, at most once. What is no call, or has ended, is not worth asking the host about.
@@ -81,12 +86,14 @@ impl Stream {
         let cluster = text_property(&["xds", "cluster_name"]);
         let serialized = if self.exchange.is_idle() { abi::header_pairs(Map::Request).ok() } else { None };
         let headers: Option<Headers<'_>> = serialized.as_deref().map(|bytes| abi::pairs(bytes).collect());
+        let properties = if self.exchange.is_idle() { self.properties() } else { Vec::new() };
         let ending = Ending {
             code_details: code_details.as_deref(),
             status: number_property(&["response", "code"]).and_then(|status| u16::try_from(status).ok()),
             attempts: number_property(&["upstream", "request_attempt_count"]),
             route: route.as_deref(),
             cluster: cluster.as_deref(),
+            properties: &properties,
             request_headers: headers.as_ref(),
         };
         self.on(Event::Log(ending));
@@ -101,6 +108,11 @@ fn answer(host: &mut ProxyHost<'_>, reply: &LocalReply) -> bool {
 
 /// A property, where the host has it and it is not empty.
 fn property(path: &[&str]) -> Option<Vec<u8>> {
+    joined_property(&path.join("\0"))
+}
+
+/// The same by a path with zero bytes between its parts.
+fn joined_property(path: &str) -> Option<Vec<u8>> {
     let value = abi::property(path);
     ProxyHost { delivery: None }.check(value).flatten().filter(|value| !value.is_empty())
 }
@@ -134,8 +146,9 @@ impl HttpContext for Stream {
         let wanted = self.exchange.wants_route();
         let route = wanted.then(|| text_property(&["xds", "route_name"])).flatten();
         let cluster = wanted.then(|| text_property(&["xds", "cluster_name"])).flatten();
+        let properties = self.properties();
         let action = self.on_headers(Map::Request, |stream, headers| {
-            let route = Route { route: route.as_deref(), cluster: cluster.as_deref() };
+            let route = Route { route: route.as_deref(), cluster: cluster.as_deref(), properties: &properties };
             stream.on(Event::RequestHeaders { headers, route, end_of_stream })
         });
         self.trap.spring("request_headers");

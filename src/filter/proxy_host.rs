@@ -65,9 +65,16 @@ impl SharedStore for ProxyHost<'_> {
     }
 
     fn compare_and_set(&mut self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), StoreError> {
-        // On Envoy a version that no entry has means "only if absent".
+        // On Envoy a version that no entry has means "only if absent"; other hosts say that by 0, which on Envoy would
+        // overwrite: it is tried only where a mismatch proves that nothing is there.
         const ABSENT: u32 = u32::MAX;
-        match abi::set_shared_data(key, value, version.unwrap_or(ABSENT)) {
+        const ABSENT_ELSEWHERE: u32 = 0;
+        let mut set = abi::set_shared_data(key, value, version.unwrap_or(ABSENT));
+        let mismatch = |set: &Result<(), HostError>| matches!(set, Err(HostError { status: abi::CAS_MISMATCH, .. }));
+        if version.is_none() && mismatch(&set) && matches!(abi::shared_data(key), Ok(None)) {
+            set = abi::set_shared_data(key, value, ABSENT_ELSEWHERE);
+        }
+        match set {
             Ok(()) => Ok(()),
             Err(HostError { status: abi::CAS_MISMATCH, .. }) => Err(StoreError::Conflict),
             Err(error) => {
@@ -108,7 +115,12 @@ impl RecordSink for ProxyHost<'_> {
     }
 
     fn emit(&mut self, record: UsageRecord) {
-        let Some(line) = self.put_record(&record) else { return };
+        if let Some(line) = self.put_record(&record) {
+            self.emit_line(line);
+        }
+    }
+
+    fn emit_line(&mut self, line: Vec<u8>) {
         let Some(delivery) = self.delivery else { return };
         match delivery.try_borrow_mut() {
             Ok(mut queue) => queue.push(line, self),

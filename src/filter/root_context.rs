@@ -6,7 +6,9 @@ use super::proxy_host::ProxyHost;
 use super::vm::{self, Queue};
 use crate::config::Config;
 use crate::delivery::{Batch, Delivery, Outcome};
+use crate::exchange;
 use crate::host::Clock;
+use crate::overview;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use std::cell::RefCell;
@@ -23,6 +25,8 @@ pub(super) struct Root {
     queue: Option<Queue>,
     /// The queues this root sends: its own, and those of roots that are gone.
     senders: Vec<Sender>,
+    /// When batches left last.
+    flushed_ns: u64,
 }
 
 /// A queue whose batches a root sends.
@@ -52,8 +56,10 @@ impl Root {
             }
             log::error!("configuration refused: {} error(s) above", errors.len());
         })?;
-        // Without a collector of its own a root still ticks: it may have to take over a queue.
-        let tick_ms = config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
+        // Without a collector of its own a root still ticks: it may have to take over a queue. With budgets it has a lease
+        // to renew, however seldom batches leave.
+        let flush_ms = config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
+        let tick_ms = if config.budgets.is_empty() { flush_ms } else { flush_ms.min(IDLE_TICK_MS) };
         let set = abi::set_tick_period_ms(tick_ms);
         self.host().check(set);
         if let Some(collector) = config.collector.clone() {
@@ -63,6 +69,18 @@ impl Root {
         }
         self.config = Rc::new(config);
         Ok(())
+    }
+
+    /// Whether batches are to leave now: ticks may come more often.
+    fn is_due(&mut self) -> bool {
+        let now_ns = self.host().now_ns();
+        let flush_ms = self.config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
+        // A tick that comes a little early is the one that was meant.
+        let due = now_ns.saturating_sub(self.flushed_ns) >= u64::from(flush_ms) * 900_000;
+        if due {
+            self.flushed_ns = now_ns;
+        }
+        due
     }
 
     /// Sends the next batch of each queue that has none under way.
@@ -132,7 +150,13 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         self.senders.extend(vm::adopt().into_iter().map(|queue| Sender { queue, token: None }));
-        self.flush();
+        let mut host = self.host();
+        vm::with_instance(|instance| {
+            overview::tick(&self.config, &mut exchange::Context { host: &mut host, instance });
+        });
+        if self.is_due() {
+            self.flush();
+        }
         // A queue that is empty and that no stream will fill again has done its work.
         self.senders.retain(|sender| {
             let pending = sender.queue.try_borrow().map_or(1, |queue| queue.pending());

@@ -62,6 +62,14 @@ impl Metrics {
     }
 }
 
+/// Runs `act` with this VM's identity, if it has one yet. It is taken out meanwhile, so that the host may use the rest.
+pub(super) fn with_instance(act: impl FnOnce(&mut Instance)) {
+    if let Some(mut instance) = with(|vm| vm.instance.take()).flatten() {
+        act(&mut instance);
+        with(|vm| vm.instance = Some(instance));
+    }
+}
+
 /// Whether a log line is to be written.
 pub(super) fn admits(event: &Event<'_>) -> bool {
     with(|vm| vm.log_gate.admit(event)).unwrap_or(false)

@@ -90,8 +90,8 @@ pub fn cost(
 ) -> Result<CostBreakdown, NoPrice> {
     let terms = model.terms_at(circumstances.unix_seconds);
     let applied = terms.apply(usage.counts().input.unwrap_or(0), circumstances);
-    let commercial = circumstances.multiplier.unwrap_or(Decimal::ONE).times(model.commercial);
-    let multiplier = applied.multiplier.zip(commercial).and_then(|(a, b)| a.times(b));
+    let commercial = circumstances.multiplier.unwrap_or(Decimal::ONE).product(model.commercial);
+    let multiplier = applied.multiplier.zip(commercial).and_then(|(a, b)| a.product(b));
 
     let mut breakdown = CostBreakdown { unknown_service_tier: applied.unknown_service_tier, ..Default::default() };
     let sold_by_units = charge_units(&mut breakdown, &applied, units, commercial);

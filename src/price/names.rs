@@ -13,10 +13,14 @@ pub fn bedrock_region(model: &str) -> Option<&'static str> {
 /// What to look `name` up as, the closest first: itself, then without what is in front of it (a gateway's or provider's
 /// prefix, an ARN, a Bedrock region), each also without what dates it.
 pub(super) fn candidates(name: &str) -> impl Iterator<Item = &str> {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    let bare = BEDROCK_REGIONS.into_iter().find_map(|prefix| last.strip_prefix(prefix)).unwrap_or(last);
-    let fronts = [Some(name), (last != name).then_some(last), (bare != last).then_some(bare)];
-    fronts.into_iter().flatten().flat_map(|front| std::iter::successors(Some(front), |name| undated(name)))
+    let fronts =
+        std::iter::successors(Some(name), |name| name.split_once('/').map(|(_, rest)| rest).or_else(|| bare(name)));
+    fronts.flat_map(|front| std::iter::successors(Some(front), |name| undated(name)))
+}
+
+/// `name` without a Bedrock region.
+fn bare(name: &str) -> Option<&str> {
+    BEDROCK_REGIONS.into_iter().find_map(|prefix| name.strip_prefix(prefix))
 }
 
 /// `name` without the one suffix that says which edition it is: `-2024-08-06`, `-20251001`, `@20251001`, `-v1:0`,
@@ -57,6 +61,7 @@ mod tests {
             ("gpt-4o", &["gpt-4o"][..]),
             ("gpt-4o-2024-08-06", &["gpt-4o-2024-08-06", "gpt-4o"]),
             ("openai/gpt-4o", &["openai/gpt-4o", "gpt-4o"]),
+            ("azure/eu/gpt-4o", &["azure/eu/gpt-4o", "eu/gpt-4o", "gpt-4o"]),
             ("claude-sonnet-4-5-20250929", &["claude-sonnet-4-5-20250929", "claude-sonnet-4-5"]),
             ("claude-haiku-4-5@20251001", &["claude-haiku-4-5@20251001", "claude-haiku-4-5"]),
             ("claude-3-5-sonnet-latest", &["claude-3-5-sonnet-latest", "claude-3-5-sonnet"]),

@@ -4,9 +4,8 @@
 //! aliases first, then among patterns, of which the one that fixes most characters wins. Entries of the biller come
 //! before entries without a provider; those of others count only while it is not known who bills.
 
-use super::{Model, names};
+use super::{InputOutput, Model, names};
 use crate::glob::Glob;
-use crate::money::Decimal;
 use hashbrown::HashMap;
 use std::cell::RefCell;
 use std::cmp::{Ordering, Reverse};
@@ -275,8 +274,8 @@ impl PriceTable {
         exact.or_else(|| self.patterns.iter().filter(in_scope).find(matches)).copied()
     }
 
-    /// Models of which one is the dearest of the biller's, whatever a call uses: those whose input and output rates no
-    /// other exceeds. Where the biller has none, of all.
+    /// Models of which one is the dearest of the biller's, whatever a call uses and whenever: those of which no other
+    /// always has higher rates of both input and output. Where the biller has none, of all.
     pub fn dearest(&self, biller: Biller<'_>) -> Vec<&Model> {
         let wanted = biller.name().filter(|name| self.has(name)).unwrap_or_default();
         let known = self.dearest.try_borrow().ok().and_then(|known| known.get(wanted).cloned());
@@ -294,16 +293,21 @@ impl PriceTable {
         let in_scope = |model: &&Model| {
             wanted.is_empty() || model.provider.as_deref().is_none_or(|own| same_provider(own, wanted))
         };
-        let all = (0u32..).zip(&self.models).filter(|(_, model)| in_scope(model));
-        let mut frontier: Vec<((Decimal, Decimal), u32)> = Vec::new();
-        for (rates, index) in all.filter_map(|(index, model)| Some((model.dearest_rates()?, index))) {
-            let exceeds = |a: (Decimal, Decimal), b: (Decimal, Decimal)| a.0 >= b.0 && a.1 >= b.1;
-            if !frontier.iter().any(|&(other, _)| exceeds(other, rates)) {
-                frontier.retain(|&(other, _)| !exceeds(rates, other));
-                frontier.push((rates, index));
+        let all = || {
+            let models = (0u32..).zip(&self.models).filter(|(_, model)| in_scope(model));
+            models.filter_map(|(index, model)| Some((index, model.rate_bounds()?)))
+        };
+        let exceeds = |a: InputOutput, b: InputOutput| a.0 >= b.0 && a.1 >= b.1;
+        // Those whose lowest rates no other's exceed: what is always cheaper than one of them is never the dearest.
+        let mut dear: Vec<(InputOutput, u32)> = Vec::new();
+        for (index, [low, _]) in all() {
+            if !dear.iter().any(|&(other, _)| exceeds(other, low)) {
+                dear.retain(|&(other, _)| !exceeds(low, other));
+                dear.push((low, index));
             }
         }
-        frontier.into_iter().map(|(_, index)| index).collect()
+        let outdone = |own: u32, high| dear.iter().any(|&(low, other)| other != own && exceeds(low, high));
+        all().filter(|&(index, [_, high])| !outdone(index, high)).map(|(index, _)| index).collect()
     }
 }
 
@@ -325,6 +329,7 @@ fn clash(a: Name, b: Name, pattern: Option<Box<str>>) -> Ambiguous {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::money::Decimal;
     use crate::price::{Rates, Schedule, Terms};
     use crate::usage::Class;
     #[cfg(target_arch = "wasm32")]
@@ -458,6 +463,21 @@ mod tests {
             assert!(table.find(&format!("a-{n}"), Biller::Unknown, None).is_some());
             assert!(table.remembered.borrow().len() <= MAX_REMEMBERED);
         }
+    }
+
+    #[test]
+    fn a_model_that_is_dear_only_at_times_leaves_the_others_in() {
+        let mut at_times = priced(Some("p"), "at-times", &[], "1", "1");
+        at_times.later = [(1000, priced(None, "", &[], "9", "9").terms)].into();
+        let names = |models: Vec<Model>| -> Vec<String> {
+            table(models).dearest(Biller::Known("p")).into_iter().map(|model| model.name.as_ref().into()).collect()
+        };
+        let (flat, cheap) = (priced(Some("p"), "flat", &[], "4", "8"), priced(Some("p"), "cheap", &[], "1", "1"));
+        assert_eq!(names(vec![at_times, flat.clone(), cheap.clone()]), ["at-times", "flat"]);
+        // An alias for the dearest is no second candidate, and half the price is not the dearest.
+        let twin = priced(Some("p"), "twin", &[], "4", "8");
+        let halved = Model { commercial: Decimal::parse("0.5").unwrap(), ..priced(Some("p"), "half", &[], "7", "14") };
+        assert_eq!(names(vec![flat, twin, halved, cheap]), ["flat"]);
     }
 
     #[test]

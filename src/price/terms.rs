@@ -176,7 +176,7 @@ impl Terms {
             closest(&self.multipliers.geo, circumstances.geo),
             closest(&self.multipliers.region, circumstances.region),
         ];
-        let multiplier = factors.into_iter().flatten().try_fold(Decimal::ONE, Decimal::times);
+        let multiplier = factors.into_iter().flatten().try_fold(Decimal::ONE, Decimal::product);
         Applied {
             rates,
             multiplier,

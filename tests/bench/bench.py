@@ -7,6 +7,7 @@ test and nothing fails on a number; every answer is checked all the same, and so
 
     no filter    envoy/envoy.yaml without the filter and without its access log
     filter       with the filter, records only in filter state
+    budgets      as filter, with three budgets that count every call
     as shipped   envoy/envoy.yaml: records in an access log file and in batches to a collector, too
 
 The result is printed and written to target/bench/results.json. TOLLGATE_BENCH_ROUNDS (default 25) sets the rounds.
@@ -38,6 +39,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "bench")]
 from load import CONNECTIONS, Call, Client, Upstream, chunked, request, sized  # noqa: E402
 from support import envoy_config  # noqa: E402
 from support.envoy_config import Bootstrap  # noqa: E402
+from support.price_tables import MODELS, count_rates, full_table  # noqa: E402
 from support.stack import WASM, Stack, find_envoy  # noqa: E402
 
 OUTPUT = ROOT / "target" / "bench"
@@ -47,7 +49,6 @@ ROUNDS = max(2, int(os.environ.get("TOLLGATE_BENCH_ROUNDS", "25")))
 WARM_UP_CALLS = 4000
 STARTS = 5
 MANY_WORKERS = 9
-MODELS = 4000
 SETTLE_SECONDS = 0.15
 SINK_SECONDS = 10.0
 FLUSH_MS = 100
@@ -113,14 +114,23 @@ def as_shipped(bootstrap: Bootstrap) -> None:
 
 def many_models(bootstrap: Bootstrap) -> None:
     filter_only(bootstrap)
-    rates = {"input": "2.50", "cached_input": "1.25", "output": "10.00"}
-    envoy_config.filter_config(bootstrap)["prices"]["models"] = [
-        {"provider": "vendor", "model": f"model-{n}", "aliases": [f"model-{n}-2026-*"], "rates": rates}
-        for n in range(MODELS)
+    envoy_config.filter_config(bootstrap)["prices"] = full_table()
+
+
+def three_budgets(bootstrap: Bootstrap) -> None:
+    filter_only(bootstrap)
+    envoy_config.filter_config(bootstrap)["budgets"] = [
+        {"name": "all", "limit_usd": "1000000", "window": "year", "alert_at": [50, 80, 100]},
+        {"name": "department", "per": ["department"], "when_missing": "share", "limit_usd": "1000000",
+         "window": "month", "timezone": "Europe/Berlin"},
+        {"name": "user", "per": ["user", "feature"], "when_missing": "share", "limit_tokens": 10**15,
+         "limit_calls": 10**12, "window": "day"},
     ]
 
 
-VARIANTS: dict[str, Edit] = {"no filter": without_filter, "filter": filter_only, "as shipped": as_shipped}
+VARIANTS: dict[str, Edit] = {
+    "no filter": without_filter, "filter": filter_only, "budgets": three_budgets, "as shipped": as_shipped,
+}
 
 
 def calls() -> list[Call]:
@@ -218,6 +228,9 @@ def call_row(call: Call, pieces: float, samples: dict[str, list[float]]) -> dict
                 "added_us": Spread.of([v - b for v, b in zip(values, base)]),
                 "ratio": Spread.of([v / b for v, b in zip(values, base)]),
             }
+    plain = samples["filter"]
+    row["budgets"]["over_filter_us"] = Spread.of([v - f for v, f in zip(samples["budgets"], plain)])
+    row["budgets"]["over_filter_ratio"] = Spread.of([v / f for v, f in zip(samples["budgets"], plain)])
     return row
 
 
@@ -279,6 +292,7 @@ def measure_starts(progress: Callable[[str], None]) -> dict[str, Any]:
         "vm_cpu_ms": minus(per_worker("filter", 0), per_worker("no filter", 0)),
         "vm_rss_mb": minus(per_worker("filter", 1), per_worker("no filter", 1)),
         "many_models": MODELS,
+        "many_rates": count_rates(full_table()),
         "many_models_vm_cpu_ms": minus(per_worker(big, 0), per_worker("filter", 0)),
         "many_models_vm_rss_mb": minus(per_worker(big, 1), per_worker("filter", 1)),
     }
@@ -301,7 +315,9 @@ def big_bodies() -> list[Path]:
 
 def measure_reader(progress: Callable[[str], None]) -> dict[str, Any]:
     """The compiled module in Node's V8 and the same code compiled natively; None where Node is missing."""
-    inputs = [*map(str, big_bodies()), str(FIXTURES / "openai-chat-sse-usage.sse")]
+    table = OUTPUT / "prices.json"
+    table.write_text(json.dumps({"version": 1, "prices": full_table()}), encoding="utf-8")
+    inputs = [*map(str, big_bodies()), str(FIXTURES / "openai-chat-sse-usage.sse"), str(table)]
     config = OUTPUT / "config.json"
     bootstrap = envoy_config.load()
     filter_only(bootstrap)
@@ -336,6 +352,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def figure(value: float) -> str:
+    """A few microseconds need a decimal."""
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
 def table(results: dict[str, Any]) -> Iterator[str]:
     """The results, for reading: medians, in parentheses the quartiles."""
     facts = results["machine"]
@@ -352,13 +373,19 @@ def table(results: dict[str, Any]) -> Iterator[str]:
         if row["pieces_per_call"] > 1:
             yield f"  {row['call']}: the body passed in {row['pieces_per_call']:.1f} pieces"
     yield ""
+    yield f"{'three budgets more than the filter, CPU us':48}{'added':>24}{'ratio':>20}"
+    for row in results["calls"]:
+        more = row["budgets"]
+        yield f"{row['call']:48}{more['over_filter_us'].show(1):>24}{more['over_filter_ratio'].show(2):>20}"
+    yield ""
     starts = results["start_up"]
     for name, value in starts["starts"].items():
         answered = f"first answer after {value['first_answer_ms'].median:.0f} ms"
         yield f"{'start-up, ' + name:48}{value['cpu_ms'].show(0):>24} ms CPU, {answered}"
     yield f"{'each further worker VM':48}{starts['vm_cpu_ms'].show(1):>24} ms CPU"
     yield f"{'  and':48}{starts['vm_rss_mb'].show(1):>24} MB"
-    yield f"{f'  more with {MODELS} models in the price table':48}{starts['many_models_vm_cpu_ms'].show(1):>24} ms CPU"
+    more = f"  more with {MODELS} models, {starts['many_rates']} rates"
+    yield f"{more:48}{starts['many_models_vm_cpu_ms'].show(1):>24} ms CPU"
     yield f"{'  and':48}{starts['many_models_vm_rss_mb'].show(1):>24} MB"
     for name, value in results["memory_after_mb"].items():
         yield f"{'memory after all calls, ' + name:48}{value:>24.0f} MB"
@@ -368,9 +395,12 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     for title, key in (
         ("JSON, one long string, MB/s", "long_mb_per_s"), ("JSON, many small values, MB/s", "dense_mb_per_s"),
         ("stream, ns per event", "event_ns"), ("call without a reply body, us", "call_us"),
+        (f"a new VM with {MODELS} models, ms", "table_ms"), ("  its linear memory, MB", "table_memory_mb"),
+        ("  and with the shipped prices, MB", "memory_mb"),
+        ("ten header dimensions, us more", "ten_headers_us"),
     ):
         shown = (reader[side].get(key) if reader[side] else None for side in ("native", "v8"))
-        yield f"{title:48}" + "".join(f"{'-' if value is None else f'{value:.0f}':>12}" for value in shown)
+        yield f"{title:48}" + "".join(f"{'-' if value is None else figure(value):>12}" for value in shown)
 
 
 def main() -> int:

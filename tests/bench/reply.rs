@@ -1,4 +1,5 @@
-//! The reader of replies, natively: `cargo bench --bench reply -- LONG.json DENSE.json STREAM.sse`.
+//! The readers of replies and of a large price table, natively:
+//! `cargo bench --bench reply -- LONG.json DENSE.json STREAM.sse TABLE.json`.
 //!
 //! One line of JSON with the figures; `make bench` puts them beside those of the compiled module.
 
@@ -16,6 +17,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use tollgate::api::{Api, ReplyFacts};
 use tollgate::body::{ContentEncoding, Framing, ReplyReader};
+use tollgate::config::Config;
 
 const ROUNDS: usize = 15;
 
@@ -38,12 +40,24 @@ fn least_ns(framing: Framing, pieces: &[&[u8]], replies: u32) -> f64 {
     rounds.fold(f64::INFINITY, f64::min)
 }
 
+/// Milliseconds to read a configuration, in the one of [`ROUNDS`] that was disturbed least.
+fn least_ms(config: &[u8]) -> f64 {
+    let rounds = (0..ROUNDS).map(|_| {
+        let began = Instant::now();
+        let config = Config::from_bytes(black_box(config)).expect("a good configuration");
+        let elapsed = began.elapsed();
+        assert!(!black_box(config).prices.table.is_empty(), "it has prices");
+        elapsed.as_nanos() as f64 / 1e6
+    });
+    rounds.fold(f64::INFINITY, f64::min)
+}
+
 fn main() {
     // cargo adds `--bench`.
     let files = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let bodies: Vec<Vec<u8>> = files.map(|path| std::fs::read(path).expect("a readable file")).collect();
-    let [long, dense, stream] = bodies.as_slice() else {
-        println!("usage: cargo bench --bench reply -- LONG.json DENSE.json STREAM.sse");
+    let [long, dense, stream, table] = bodies.as_slice() else {
+        println!("usage: cargo bench --bench reply -- LONG.json DENSE.json STREAM.sse TABLE.json");
         return;
     };
     let mb_per_s = |body: &[u8]| {
@@ -54,9 +68,10 @@ fn main() {
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let events: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &stream[start..end]).collect();
     println!(
-        r#"{{"long_mb_per_s":{:.1},"dense_mb_per_s":{:.1},"event_ns":{:.1}}}"#,
+        r#"{{"long_mb_per_s":{:.1},"dense_mb_per_s":{:.1},"event_ns":{:.1},"table_ms":{:.1}}}"#,
         mb_per_s(long),
         mb_per_s(dense),
         least_ns(Framing::Sse, &events, 1000) / events.len() as f64,
+        least_ms(table),
     );
 }

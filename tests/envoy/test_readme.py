@@ -1,9 +1,10 @@
 """README.md keeps its word: every command in it exists, and the quick ones run. tools/readme_commands.py has the convention.
 
 `make test` is what runs this file and `make run` stays up, so of those two only the target is checked. The curl lines are
-sent by the tests of the running stack.
+sent to the gateway that `make run` starts, on another port.
 """
 
+import hashlib
 import os
 import pathlib
 import re
@@ -12,6 +13,8 @@ import subprocess
 import sys
 
 import pytest
+from support import envoy_config
+from support.stack import Stack
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -21,6 +24,10 @@ import readme_commands  # noqa: E402
 # Seconds each target may take here, where everything is set up and the module is built. The others are not run.
 QUICK_TARGETS = {"help": 10, "setup": 60, "filter": 300, "demo": 60}
 MARKED_RUN_SECONDS = 120
+CURL_SECONDS = 20
+# Where the README's gateway is, and the token of its admin endpoint.
+GATEWAY = "http://127.0.0.1:10000"
+TOKEN = "the token of these tests"
 
 
 def readme() -> list[readme_commands.Block]:
@@ -37,10 +44,11 @@ def make_targets_of(command: str) -> list[str]:
     return [word for word in words if "=" not in word and not word.startswith("-")]
 
 
-def run(command: str, seconds: int) -> str:
+def run(command: str, seconds: int, **variables: str) -> str:
     """Runs it as a reader would, and returns what it printed; it and all it started are gone afterwards."""
     # Variables of the `make` that runs this test are not for the reader's `make`.
     env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    env |= variables
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=ROOT,
@@ -104,6 +112,26 @@ def test_blocks_marked_run_do_run() -> None:
     for block in readme():
         if block.kind == "run":
             run(block.text, MARKED_RUN_SECONDS)
+
+
+def open_admin(bootstrap: envoy_config.Bootstrap) -> None:
+    envoy_config.flush_soon(bootstrap)
+    envoy_config.filter_config(bootstrap)["admin"] = {"token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+
+
+def test_every_curl_line_gets_what_it_asks_for() -> None:
+    commands = [command for block in readme() if block.kind is None for command in block.commands]
+    lines = [command for command in commands if command.split()[0] == "curl"]
+    with Stack(open_admin) as stack:
+        for line in lines:
+            assert GATEWAY in line, f"`{line}` goes elsewhere"
+            # A status of 400 and more is a failure, whether the line says so or not.
+            printed = run(line.replace(GATEWAY, stack.client.url) + " -sS --fail-with-body", CURL_SECONDS, TOKEN=TOKEN)
+            assert printed.startswith("{"), f"`{line}` printed:\n{printed}"
+        changes = stack.sink.wait_for(2, where=lambda record: record["type"] == "admin")
+    assert [(change["action"], change["scope"]) for change in changes] == [
+        ("grant", {"department": "research"}), ("reset", {"department": "research"}),
+    ]
 
 
 @pytest.mark.parametrize(

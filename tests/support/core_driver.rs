@@ -1,7 +1,7 @@
 //! Plays exchanges on the core, natively.
 
 use super::chunks::Chunking;
-use super::exchange::{Driver, End, Exchange, Headers, Outcome};
+use super::exchange::{Driver, End, Exchange, Headers, LASTS_SECONDS, Outcome};
 use std::rc::Rc;
 use tollgate::config::Config;
 use tollgate::exchange::{Context, Edit, Ending, Event, Exchange as Core, Route, Verdict};
@@ -39,13 +39,17 @@ fn pass(chunk: &[u8], verdict: Verdict, body: &mut Vec<u8>) {
 }
 
 impl Driver for CoreDriver {
-    fn play(&mut self, exchange: &Exchange, chunking: Chunking) -> Outcome {
+    fn play_at(&mut self, exchange: &Exchange, chunking: Chunking, ends: Option<u64>) -> Outcome {
         let config = Config::from_bytes(&exchange.config).expect("the case's configuration is valid");
         let mut host = MemoryHost::default();
+        host.now_ns = ends.map_or(host.now_ns, |ends| (ends - LASTS_SECONDS) * 1_000_000_000);
         let mut instance = Instance::register(&mut host, Some("gateway-1".into()));
         let mut core = Core::new(Rc::new(config));
         let mut on = |event: Event<'_>| {
-            host.now_ns += 1_000_000;
+            host.now_ns = match (event, ends) {
+                (Event::Log(_), Some(ends)) => ends * 1_000_000_000,
+                _ => host.now_ns + 1_000,
+            };
             core.on(event, &mut Context { host: &mut host, instance: &mut instance })
         };
         let (mut upstream_body, mut client_body) = (Vec::new(), Vec::new());

@@ -47,8 +47,17 @@ pub struct Outcome {
 
 /// Something that can play exchanges.
 pub trait Driver {
-    fn play(&mut self, exchange: &Exchange, chunking: Chunking) -> Outcome;
+    /// Plays an exchange that ends at a time in seconds since 1970; `None`: whenever the host's clock says.
+    fn play_at(&mut self, exchange: &Exchange, chunking: Chunking, ends: Option<u64>) -> Outcome;
+
+    /// Plays an exchange.
+    fn play(&mut self, exchange: &Exchange, chunking: Chunking) -> Outcome {
+        self.play_at(exchange, chunking, None)
+    }
 }
+
+/// How long before its end an exchange at a given time begins, in seconds.
+pub const LASTS_SECONDS: u64 = 2;
 
 /// The record without what differs from run to run, which is checked to be there.
 pub fn stable(record: &serde_json::Value) -> serde_json::Value {

@@ -5,11 +5,13 @@ chunk says `usage`), so the bodies keep the real providers' shape and each reque
 the fixture is picked by path, query, request model (in the body, a form field or the path) and whether a stream is
 asked for. An OpenAI chat echoes the model in its dated form and has a unique id, as the real API does, and without
 `stream_options.include_usage` its stream carries no usage. Other APIs' fixtures, and any asked for by name, are served
-verbatim. What arrived is kept in `Replay.requests` and at `GET /_replay/requests` (`DELETE` forgets it).
+verbatim. A WebSocket is opened and sends back what it gets. What arrived is kept in `Replay.requests` and at `GET
+/_replay/requests` (`DELETE` forgets it).
 
 Request headers that steer an answer (all optional):
 
     x-replay-fixture         file name in tests/fixtures, served verbatim
+    x-replay-body            JSON to serve in place of a fixture
     x-replay-status          status; with 4xx or 5xx and no fixture, an OpenAI error body
     x-replay-usage           input,cached,output,reasoning: put these numbers into the usage
     x-replay-chunk           bytes per write (1, 5, 7, ...) or `whole`; default: an event, or a whole JSON body
@@ -32,6 +34,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import hashlib
 import json
 import re
 import sys
@@ -50,13 +54,14 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import eventstream
-from support.http1 import Body, Connection, Head, Server, chunk, response_head
+from support.http1 import READ_BYTES, Body, Connection, Head, Server, chunk, response_head
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 KEPT_BODY_BYTES = 1 << 16
 KEPT_REQUESTS = 20_000
 # Long enough for Envoy to have read what was written before a reset discards the rest.
 SETTLE_SECONDS = 0.05
+WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Their answers are streams whatever the body says; Ollama's unless it says no.
 STREAM_PATHS = (":streamGenerateContent", ":streamRawPredict", "/converse-stream", "/invoke-with-response-stream")
 STREAM_UNLESS_REFUSED = ("/api/chat", "/api/generate")
@@ -209,6 +214,8 @@ class Replay(Server):
         name = head.header("x-replay-fixture") or None
         status = int(head.header("x-replay-status", "0"))
         usage = head.header("x-replay-usage")
+        if own := head.header("x-replay-body"):
+            return Plan(status or 200, [("content-type", "application/json")], [own.encode("latin-1")], False, None)
         if name is None and status >= 400:
             name = {429: "openai-error-429.json"}.get(status, f"openai-error-{'500' if status >= 500 else '400'}.json")
         fixture = fixtures()[name] if name else pick(head.target, model, stream)
@@ -245,6 +252,10 @@ class Replay(Server):
         self.requests.append(entry)
         fault = head.header("x-replay-fault")
         try:
+            if head.header("upgrade").lower() == "websocket":
+                await self._echo_websocket(conn, head)
+                entry["outcome"] = "websocket"
+                return False
             body = None
             if fault != "early-answer":
                 body = await self._receive(conn, head, entry)
@@ -326,6 +337,15 @@ class Replay(Server):
         elif fault == "hang-mid-body":
             await conn.wait_closed_by_peer()
         return fault or "complete"
+
+    @staticmethod
+    async def _echo_websocket(conn: Connection, head: Head) -> None:
+        """Agrees to a WebSocket (RFC 6455) and sends every byte back; frames are not looked into."""
+        key = hashlib.sha1((head.header("sec-websocket-key") + WEBSOCKET_GUID).encode()).digest()
+        accept = ("sec-websocket-accept", base64.b64encode(key).decode())
+        await conn.send(response_head(101, [("upgrade", "websocket"), ("connection", "Upgrade"), accept]))
+        while data := await conn.reader.read(READ_BYTES):
+            await conn.send(data)
 
     @staticmethod
     def _until(pieces: list[bytes], size: int) -> list[bytes]:

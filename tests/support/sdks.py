@@ -27,6 +27,7 @@ HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 BLOCKS: list[Any] = [{"role": "user", "content": [{"text": "hello"}]}]
 HAIKU = "eu.anthropic.claude-haiku-4-5-20251001-v1:0"
 VERTEX_CLAUDE = "claude-sonnet-4-5@20250929"
+NO_RETRIES = {"max_attempts": 0}
 Headers = dict[str, str]
 
 
@@ -320,10 +321,11 @@ def gemini_embed(base: str, headers: Headers) -> Heard:
 # Bedrock
 
 
-def bedrock_client(base: str, headers: Headers) -> Any:
+def bedrock_client(base: str, headers: Headers, retries: dict[str, Any] | None = NO_RETRIES) -> Any:
+    """`retries` of `None` are the SDK's own."""
     client = boto3.client(
         "bedrock-runtime", region_name="eu-central-1", endpoint_url=base, aws_access_key_id="test",
-        aws_secret_access_key="test", config=botocore.config.Config(retries={"max_attempts": 0}),
+        aws_secret_access_key="test", config=botocore.config.Config(retries=retries),
     )
 
     # After signing: the signature must not cover headers that the gateway removes.

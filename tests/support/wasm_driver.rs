@@ -1,7 +1,7 @@
 //! Plays exchanges through the compiled module.
 
 use super::chunks::Chunking;
-use super::exchange::{Driver, End, Exchange, Headers, Outcome};
+use super::exchange::{Driver, End, Exchange, Headers, LASTS_SECONDS, Outcome};
 use super::wasm_host::{HeaderMap, HttpStream, NO_HEADERS, Process, Program, Vm};
 
 /// One worker of one Envoy; started anew for each configuration.
@@ -11,12 +11,13 @@ pub struct WasmDriver {
 }
 
 impl WasmDriver {
-    fn vm(&mut self, config: &[u8]) -> &Vm {
+    fn running(&mut self, config: &[u8]) -> (&Process, &Vm) {
         if self.running.as_ref().is_none_or(|(running, ..)| running != config) {
             let (process, vm) = start(config);
             self.running = Some((config.to_vec(), process, vm));
         }
-        &self.running.as_ref().expect("just started").2
+        let (_, process, vm) = self.running.as_ref().expect("just started");
+        (process, vm)
     }
 }
 
@@ -71,14 +72,22 @@ fn owned(headers: HeaderMap) -> Headers {
 }
 
 impl Driver for WasmDriver {
-    fn play(&mut self, exchange: &Exchange, chunking: Chunking) -> Outcome {
+    fn play_at(&mut self, exchange: &Exchange, chunking: Chunking, ends: Option<u64>) -> Outcome {
         // A look at an earlier response is charged once per process, so each begins with a new one.
         if exchange.request_headers.iter().any(|(name, value)| name == ":method" && value == b"GET") {
             self.running = None;
         }
-        let call = self.vm(&exchange.config).stream();
+        let (process, vm) = self.running(&exchange.config);
+        let set_clock = |seconds: u64| process.clock.set_ns(seconds * 1_000_000_000);
+        if let Some(ends) = ends {
+            set_clock(ends - LASTS_SECONDS);
+        }
+        let call = vm.stream();
         set_properties(&call, &exchange.code_details);
         play_until_log(&call, exchange, chunking);
+        if let Some(ends) = ends {
+            set_clock(ends);
+        }
         call.finish().unwrap();
         let record = call.filter_state("tollgate.record").map(|record| serde_json::from_str(&record).unwrap());
         Outcome {

@@ -138,7 +138,12 @@ fn a_websocket_of_an_llm_host_is_recorded_and_its_plain_reads_are_not() {
             Event::RequestHeaders { headers: &headers(&pairs, &[]), route: Route::default(), end_of_stream: true };
         bench.verdict(event);
         bench.reply_headers("101", "", false);
-        assert_eq!(bench.end().iter().len(), records, "{method} {upgrade}");
+        let record = bench.end();
+        assert_eq!(record.iter().len(), records, "{method} {upgrade}");
+        if let Some(record) = record {
+            assert_eq!((record.price_status, record.cost_picousd), (None, None), "what passes unseen is not free");
+            assert_eq!(record.notes, ["unmetered".into()]);
+        }
     }
 }
 

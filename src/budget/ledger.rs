@@ -1,0 +1,503 @@
+//! The ledger: what has been spent and what is held, in the store that all workers of an Envoy share.
+//!
+//! Each change of a counter is one compare-and-swap, so that no order of workers loses or doubles anything. Holds and
+//! spend are apart: a hold is an upper bound of what a call under way may cost, and settling replaces it by what it did
+//! cost. Holds are summed by lease. Every worker renews its lease; the holds of one that does not come back are void once
+//! the lease is over, and are ignored until then by nobody. Where the clock jumps, either way, every lease counts until its
+//! worker has had the time to renew it. A settlement that other workers keep out is kept here and tried again: nothing
+//! that was spent is forgotten while the VM lives.
+
+use super::codec::{self, Counter, CounterId, Full};
+use super::{Amount, Limits, Values};
+use crate::host::{SharedStore, StoreError};
+use hashbrown::HashMap;
+
+/// Keys of the ledger in the store.
+pub const BUCKETS: u16 = 8192;
+
+/// Other workers that may get in first before a reservation gives up.
+const MAX_CONFLICTS: u32 = 32;
+
+/// How long after its lease a worker's holds are kept, in seconds, should it come back after all.
+const KEEP_SECS: u64 = 600;
+
+/// How long a counter is kept in which nothing was spent and nothing is held, in seconds: many refused calls leave one.
+const UNUSED_SECS: u64 = 60;
+
+/// Earlier leases of one worker that are renewed along with its own.
+const MAX_FORMER: usize = 8;
+
+/// The settings of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// The most memory it may take, in bytes; holds may exceed it a little.
+    pub max_bytes: usize,
+    /// Whether a call passes, ungoverned, where a new scope finds no room.
+    pub admit_when_full: bool,
+    /// Whether a call passes, ungoverned, where the store fails or other workers keep this one out.
+    pub admit_on_contention: bool,
+    /// How long a worker may be silent before its holds are void, in seconds.
+    pub lease_secs: u64,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> LedgerConfig {
+        LedgerConfig { max_bytes: 64 << 20, admit_when_full: false, admit_on_contention: false, lease_secs: 30 }
+    }
+}
+
+impl LedgerConfig {
+    fn bucket_bytes(&self) -> usize {
+        self.max_bytes / usize::from(BUCKETS)
+    }
+}
+
+/// One scope of one budget, as the ledger has to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Which counter.
+    pub id: CounterId,
+    /// The budget's name.
+    pub budget: Box<str>,
+    /// The scope's values.
+    pub scope: Values,
+    /// When the window of now began, in seconds since 1970.
+    pub window: u64,
+    /// When it ends; `None`: never.
+    pub window_end: Option<u64>,
+    /// How long a scope without a window's end is remembered after its last use, in seconds.
+    pub idle_ttl_secs: Option<u64>,
+}
+
+/// How a counter stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Spent in this window.
+    pub spent: Amount,
+    /// Held by calls under way.
+    pub held: Amount,
+    /// Temporarily granted on top of the limits.
+    pub granted: Amount,
+}
+
+/// Why nothing was held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// What is spent leaves too little.
+    Exceeded(Box<Standing>),
+    /// What is spent leaves enough, and what other calls hold does not.
+    Busy(Box<Standing>),
+    /// A new scope, and no room for it.
+    Full,
+    /// The store failed, or other workers kept this one out.
+    Unavailable,
+}
+
+/// A hold, to be settled once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Where.
+    pub account: Account,
+    /// How much.
+    pub amount: Amount,
+    /// How the counter stood with it.
+    pub standing: Standing,
+    lease: u64,
+}
+
+/// What a settlement came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The thresholds that were reached for the first time in this window, in percent.
+    pub alerts: Vec<u32>,
+    /// How the counter stands now.
+    pub standing: Standing,
+}
+
+/// A settlement that has not gone through yet.
+#[derive(Clone, Debug)]
+struct Owed {
+    held: Held,
+    spent: Amount,
+    thresholds: Box<[u32]>,
+    limits: Limits,
+}
+
+/// A settlement that went through later, and reached thresholds.
+#[derive(Clone, Debug)]
+pub struct Late {
+    /// Where.
+    pub account: Account,
+    /// Against which limits.
+    pub limits: Limits,
+    /// What it came to.
+    pub settled: Settled,
+}
+
+/// A worker's side of the ledger.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The number of this worker's lease; 0 before it has one.
+    lease: u64,
+    /// Its numbers before, the latest last: calls under way may still hold something by them.
+    former: Vec<u64>,
+    /// When the lease was renewed; 0: never.
+    renewed_at: u64,
+    /// The clock was last looked at.
+    seen_at: u64,
+    /// Until then every lease counts: this worker slept, or the clock jumped, and others may not have renewed yet.
+    grace_until: u64,
+    /// When other workers' leases were renewed, as far as this one has looked.
+    leases: HashMap<u64, u64>,
+    owed: Vec<Owed>,
+    /// The last minute for which this worker has looked whether a snapshot is due.
+    pub snapshot_minute: u64,
+}
+
+/// The store, the time and the settings: what every operation needs.
+pub struct Access<'a> {
+    /// Where counters are.
+    pub store: &'a mut dyn SharedStore,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// The ledger's settings.
+    pub config: &'a LedgerConfig,
+}
+
+impl Ledger {
+    /// A worker's side; `lease` is a number no other worker has had.
+    pub fn new(lease: u64) -> Ledger {
+        Ledger { lease, ..Ledger::default() }
+    }
+
+    /// To be called about once a second: renews the lease, and tries again what is owed. Gives what alerts are due for.
+    pub fn tick(&mut self, at: &mut Access<'_>) -> Vec<Late> {
+        self.look_at_clock(at);
+        if self.renewed_at != at.now {
+            self.renew(at);
+        }
+        let mut late = Vec::new();
+        for Owed { held, spent, thresholds, limits } in std::mem::take(&mut self.owed) {
+            let account = held.account.clone();
+            let settled = self.settle(at, held, spent, &thresholds, &limits);
+            if !settled.alerts.is_empty() {
+                late.push(Late { account, limits, settled });
+            }
+        }
+        late
+    }
+
+    /// Counts what was spent without a hold: the answer told of it, and nothing before.
+    pub fn charge(
+        &mut self,
+        at: &mut Access<'_>,
+        account: Account,
+        spent: Amount,
+        thresholds: &[u32],
+        limits: &Limits,
+    ) -> Settled {
+        let held = Held { account, amount: Amount::default(), standing: Standing::default(), lease: self.lease };
+        self.settle(at, held, spent, thresholds, limits)
+    }
+
+    /// Settlements that wait for the store.
+    pub fn owed(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Holds `amount` if `limits` leave room for it, or in any case where there are none.
+    ///
+    /// # Errors
+    /// See [`Refused`]; [`Refused::Unavailable`] also where the lease can't be renewed, as nobody else would count the hold.
+    pub fn reserve(
+        &mut self,
+        at: &mut Access<'_>,
+        account: &Account,
+        amount: Amount,
+        limits: Option<&Limits>,
+    ) -> Result<Held, Refused> {
+        self.look_at_clock(at);
+        if !at.is_fresh(self.renewed_at) {
+            return Err(Refused::Unavailable);
+        }
+        let lease = self.lease;
+        let hold = |counter: &mut Counter, standing: &Standing| {
+            if let Some(limits) = limits {
+                limits.admit(standing, &amount)?;
+            }
+            match counter.holds.iter_mut().find(|(owner, _)| *owner == lease) {
+                Some((_, held)) => *held = held.plus(&amount),
+                None => counter.holds.push((lease, amount)),
+            }
+            Ok(())
+        };
+        let standing = self.change(at, account, hold)?;
+        Ok(Held { account: account.clone(), amount, standing, lease })
+    }
+
+    /// Replaces a hold by what the call cost. `thresholds` are percentages of `limits`, ascending.
+    pub fn settle(
+        &mut self,
+        at: &mut Access<'_>,
+        held: Held,
+        spent: Amount,
+        thresholds: &[u32],
+        limits: &Limits,
+    ) -> Settled {
+        let mut alerts = Vec::new();
+        let settle = |counter: &mut Counter, standing: &Standing| {
+            if let Some((_, sum)) = counter.holds.iter_mut().find(|(owner, _)| *owner == held.lease) {
+                *sum = sum.minus(&held.amount);
+            }
+            counter.spent = counter.spent.plus(&spent);
+            alerts.clear();
+            let reached = limits.with(&standing.granted).percent_of(&counter.spent);
+            let new = |threshold: &&u32| **threshold <= reached && **threshold > counter.alerted;
+            alerts.extend(thresholds.iter().filter(new));
+            counter.alerted = alerts.last().copied().unwrap_or(counter.alerted);
+            Ok(())
+        };
+        match self.change(at, &held.account, settle) {
+            Ok(standing) => Settled { alerts, standing },
+            Err(_) => {
+                self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
+                Settled::default()
+            }
+        }
+    }
+
+    /// Gives a hold back: the call was not made.
+    pub fn release(&mut self, at: &mut Access<'_>, held: Held) {
+        self.settle(at, held, Amount::default(), &[], &Limits::default());
+    }
+
+    /// How an account stands.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`].
+    pub fn standing(&mut self, at: &mut Access<'_>, account: &Account) -> Result<Standing, Refused> {
+        self.look_at_clock(at);
+        let bucket = at.store.get(&key(account.id)).map_err(|_| Refused::Unavailable)?;
+        let bucket = bucket.map(|(value, _)| value).unwrap_or_default();
+        let found = self.find(at, &bucket, account);
+        Ok(found.map_or_else(Standing::default, |(counter, _)| self.stands(at, &counter)))
+    }
+
+    /// Changes the limits of an account by `amount` until `until`, or takes such a change back.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`], [`Refused::Full`].
+    pub fn grant(
+        &mut self,
+        at: &mut Access<'_>,
+        account: &Account,
+        grant: Option<(Amount, u64)>,
+    ) -> Result<Standing, Refused> {
+        self.change(at, account, |counter, _| {
+            counter.grant = grant;
+            Ok(())
+        })
+    }
+
+    /// Forgets what an account has spent in this window; holds stay.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`], [`Refused::Full`].
+    pub fn reset(&mut self, at: &mut Access<'_>, account: &Account) -> Result<Standing, Refused> {
+        self.change(at, account, |counter, _| {
+            counter.spent = Amount::default();
+            counter.alerted = 0;
+            Ok(())
+        })
+    }
+
+    /// Every live counter of one bucket, with how it stands.
+    pub fn list(&mut self, at: &mut Access<'_>, bucket: u16) -> Vec<(CounterId, Counter, Standing)> {
+        self.look_at_clock(at);
+        let Ok(Some((bucket, _))) = at.store.get(&bucket_key(bucket)) else { return Vec::new() };
+        let live = codec::entries(&bucket).filter(|entry| !entry.is_over(at.now));
+        let counters: Vec<_> = live.filter_map(|entry| Some((entry.id, entry.counter()?))).collect();
+        let stands = |(id, counter): (CounterId, Counter)| {
+            let standing = self.stands(at, &counter);
+            (id, counter, standing)
+        };
+        counters.into_iter().map(stands).collect()
+    }
+
+    /// Changes one counter by compare-and-swap, once: `edit` may be run several times, on what others have left.
+    fn change(
+        &mut self,
+        at: &mut Access<'_>,
+        account: &Account,
+        mut edit: impl FnMut(&mut Counter, &Standing) -> Result<(), Refused>,
+    ) -> Result<Standing, Refused> {
+        self.look_at_clock(at);
+        let key = key(account.id);
+        for _ in 0..MAX_CONFLICTS {
+            let current = at.store.get(&key).map_err(|_| Refused::Unavailable)?;
+            let version = current.as_ref().map(|(_, version)| *version);
+            let bucket = current.map(|(value, _)| value).unwrap_or_default();
+            let (mut counter, expired) = self.find(at, &bucket, account).unwrap_or_else(|| {
+                let (budget, scope) = (account.budget.clone(), account.scope.clone());
+                (Counter { budget, scope, window: account.window, ..Counter::default() }, 0)
+            });
+            let standing = self.stands(at, &counter);
+            edit(&mut counter, &standing)?;
+            counter.holds.retain(|(lease, held)| !held.is_zero() && !self.is_gone(at, *lease));
+            let expires = account.expires(&counter, expired, at.now);
+            let (now, max_bytes) = (at.now, at.config.bucket_bytes());
+            let is_dead = |entry: &codec::Entry<'_>| {
+                let mut gone = |lease| !self.is_alive(at, lease) && self.is_gone(at, lease);
+                entry.is_over(now)
+                    && entry.counter().is_none_or(|counter| counter.holds.iter().all(|&(lease, _)| gone(lease)))
+            };
+            let changed = codec::with(&bucket, account.id, expires, &counter, max_bytes, is_dead)
+                .map_err(|Full| Refused::Full)?;
+            match at.store.compare_and_set(&key, &changed, version) {
+                Ok(()) => return Ok(self.stands(at, &counter)),
+                Err(StoreError::Conflict) => {}
+                Err(StoreError::Unavailable(_)) => return Err(Refused::Unavailable),
+            }
+        }
+        Err(Refused::Unavailable)
+    }
+
+    /// The account's counter, and when it was to expire. Where its window is over, or it was idle for too long, a new one
+    /// begins; holds go over. A clock that steps back reopens nothing.
+    fn find(&mut self, at: &mut Access<'_>, bucket: &[u8], account: &Account) -> Option<(Counter, u64)> {
+        let entry = codec::entries(bucket).find(|entry| entry.id == account.id)?;
+        let mut counter = entry.counter()?;
+        let idle = account.window_end.is_none() && entry.is_over(at.now) && self.stands(at, &counter).held.is_zero();
+        if account.window > counter.window || idle {
+            counter.window = account.window.max(counter.window);
+            counter.spent = Amount::default();
+            counter.alerted = 0;
+        }
+        if counter.grant.is_some_and(|(_, until)| until <= at.now) {
+            counter.grant = None;
+        }
+        Some((counter, entry.expires))
+    }
+
+    fn stands(&mut self, at: &mut Access<'_>, counter: &Counter) -> Standing {
+        let mut held = Amount::default();
+        for (lease, amount) in &counter.holds {
+            if self.is_alive(at, *lease) {
+                held = held.plus(amount);
+            }
+        }
+        let granted = counter.grant.filter(|&(_, until)| at.now < until).map(|(amount, _)| amount);
+        Standing { spent: counter.spent, held, granted: granted.unwrap_or_default() }
+    }
+
+    /// Whether the holds of `lease` count. One that can't be read does.
+    fn is_alive(&mut self, at: &mut Access<'_>, lease: u64) -> bool {
+        if lease == self.lease || self.former.contains(&lease) || at.now < self.grace_until {
+            return true;
+        }
+        if self.leases.get(&lease).is_some_and(|&renewed_at| at.is_fresh(renewed_at)) {
+            return true;
+        }
+        let Ok(stored) = at.store.get(&lease_key(lease)) else { return true };
+        let renewed_at = stored.map_or(0, |(value, _)| number(&value));
+        self.leases.insert(lease, renewed_at);
+        at.is_fresh(renewed_at)
+    }
+
+    /// Whether a worker has been silent for so long that its holds need not be kept.
+    fn is_gone(&self, at: &Access<'_>, lease: u64) -> bool {
+        let own = lease == self.lease || self.former.contains(&lease);
+        let silent = |&renewed_at: &u64| !at.is_within(renewed_at, KEEP_SECS);
+        !own && at.now >= self.grace_until && self.leases.get(&lease).is_some_and(silent)
+    }
+
+    /// Notices that this worker slept or the clock jumped, and keeps the lease.
+    fn look_at_clock(&mut self, at: &mut Access<'_>) {
+        if self.seen_at != 0 && at.now.abs_diff(self.seen_at) > at.config.lease_secs / 2 {
+            self.grace_until = at.now.saturating_add(at.config.lease_secs);
+        }
+        self.seen_at = at.now;
+        if self.renewed_at != 0 && !at.is_within(self.renewed_at, KEEP_SECS) {
+            // Others may have dropped what was held under the old number; what is held from now on must not be mixed up
+            // with it. Numbers of workers stay far below 2^32.
+            self.former.push(self.lease);
+            if self.former.len() > MAX_FORMER {
+                self.former.remove(0);
+            }
+            self.lease = self.lease.wrapping_add(1 << 32);
+            self.renewed_at = 0;
+        }
+        if self.renewed_at == 0 || at.now.abs_diff(self.renewed_at) >= at.config.lease_secs / 3 {
+            self.renew(at);
+        }
+    }
+
+    fn renew(&mut self, at: &mut Access<'_>) {
+        for lease in &self.former {
+            write_lease(at, *lease);
+        }
+        if write_lease(at, self.lease) {
+            self.renewed_at = at.now;
+        }
+    }
+}
+
+impl Access<'_> {
+    /// Whether a lease that was renewed at `renewed_at` lasts. One from long after now is older than the clock.
+    fn is_fresh(&self, renewed_at: u64) -> bool {
+        self.is_within(renewed_at, 0)
+    }
+
+    /// Whether `instant` is no further away than a lease and `more` seconds.
+    fn is_within(&self, instant: u64, more: u64) -> bool {
+        instant != 0 && self.now.abs_diff(instant) <= self.config.lease_secs.saturating_add(more)
+    }
+}
+
+impl Account {
+    /// From when on its counter may make room for others; 0: never. `before` is what was said so far: while the clock
+    /// steps back, or where what comes late belongs to a window before, a counter of now stays what it is.
+    fn expires(&self, counter: &Counter, before: u64, now: u64) -> u64 {
+        let end = self.window_end.or(self.idle_ttl_secs.map(|ttl| now.saturating_add(ttl)));
+        let unused = counter.spent.is_zero() && counter.holds.is_empty() && counter.grant.is_none();
+        match end {
+            _ if unused => end.unwrap_or(u64::MAX).min(now.saturating_add(UNUSED_SECS)),
+            Some(end) => end.max(before),
+            None => 0,
+        }
+    }
+}
+
+/// Renews a lease; false where the store keeps it from being.
+fn write_lease(at: &mut Access<'_>, lease: u64) -> bool {
+    let key = lease_key(lease);
+    for _ in 0..MAX_CONFLICTS {
+        let Ok(current) = at.store.get(&key) else { return false };
+        match at.store.compare_and_set(&key, &at.now.to_be_bytes(), current.map(|(_, version)| version)) {
+            Ok(()) => return true,
+            Err(StoreError::Conflict) => {}
+            Err(StoreError::Unavailable(_)) => return false,
+        }
+    }
+    false
+}
+
+fn key(id: CounterId) -> String {
+    let [high, low, ..] = id;
+    bucket_key(u16::from_be_bytes([high, low]) % BUCKETS)
+}
+
+fn bucket_key(bucket: u16) -> String {
+    format!("tollgate.ledger.{bucket}")
+}
+
+fn lease_key(lease: u64) -> String {
+    format!("tollgate.lease.{lease:x}")
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().copied().map_or(0, u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! What is known of all scopes of all budgets together: once a minute as records, and to whoever administers them.
+
+use crate::budget::ledger::{Account, BUCKETS, Late, Settled, Standing};
+use crate::budget::{Budget, Limits, Subject};
+use crate::config::Config;
+use crate::exchange::Context;
+use crate::host::StoreError;
+use crate::record::RecordType;
+use crate::record::budget::{BudgetRecord, StandingFields};
+use crate::telemetry::{Event as LogEvent, Metric};
+
+/// Holds the minute of the last snapshot.
+const SNAPSHOT_KEY: &str = "tollgate.snapshot";
+
+/// Scopes in one snapshot: more would push usage records out of the collector's queue.
+const MAX_SCOPES: usize = 1000;
+
+/// The values of a scope stand for the calls in it.
+struct ScopeValues<'a>(&'a [(Box<str>, Box<str>)]);
+
+impl Subject for ScopeValues<'_> {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(own, value)| **own == *key && !value.is_empty()).map(|(_, value)| &**value)
+    }
+}
+
+/// One scope of one budget.
+pub struct Overview<'c> {
+    /// The budget.
+    pub budget: &'c Budget,
+    /// The scope.
+    pub account: Account,
+    /// Its limits.
+    pub limits: Limits,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+impl<'c> Overview<'c> {
+    /// A scope that stands so.
+    pub fn new(budget: &'c Budget, account: Account, standing: Standing) -> Overview<'c> {
+        let limits = limits_of(budget, &account);
+        Overview { budget, account, limits, standing }
+    }
+
+    /// As it is written.
+    pub fn fields(&self) -> StandingFields {
+        StandingFields::new(&self.account, &self.limits, &self.standing)
+    }
+}
+
+/// The limits of a scope.
+pub fn limits_of(budget: &Budget, account: &Account) -> Limits {
+    budget.limits(&ScopeValues(&account.scope)).0
+}
+
+/// To be called about once a second: keeps this worker's lease, and gives a snapshot if it is this worker's turn.
+pub fn tick(config: &Config, context: &mut Context<'_>) {
+    if config.budgets.is_empty() {
+        return;
+    }
+    let now = context.host.now_ns() / 1_000_000_000;
+    let (ledger, mut access) = context.ledger(config, now);
+    for Late { account, limits, settled } in ledger.tick(&mut access) {
+        alert(&account, &limits, &settled, context);
+    }
+    // Without a collector nobody would get it.
+    if config.collector.is_some() && is_our_turn(context, now / 60) {
+        snapshot(config, context, now);
+    }
+}
+
+/// Tells of the thresholds that a settlement reached: as records, in metrics and in the log.
+pub(crate) fn alert(account: &Account, limits: &Limits, settled: &Settled, context: &mut Context<'_>) {
+    for &threshold in &settled.alerts {
+        context.host.count(Metric::BudgetAlerts { budget: &account.budget }, 1);
+        let standing = StandingFields::new(account, limits, &settled.standing);
+        let detail = format!(
+            "{} has spent {threshold} % of its limit in the window from {}",
+            scope_name(account),
+            standing.window_start
+        );
+        context.host.log_once(LogEvent::BudgetAlert { detail: &detail });
+        let now_ns = context.host.now_ns();
+        let record = BudgetRecord::new(RecordType::BudgetAlert, context.instance, now_ns, account, standing);
+        context.host.emit_line(BudgetRecord { threshold_percent: Some(threshold), ..record }.to_json());
+    }
+}
+
+/// Budget and scope, for the log.
+pub(crate) fn scope_name(account: &Account) -> String {
+    let scope: Vec<_> = account.scope.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{} {}", account.budget, scope.join(",")).trim_end().to_owned()
+}
+
+/// Whether nobody has given this minute's snapshot yet. The first minute of an Envoy has none.
+fn is_our_turn(context: &mut Context<'_>, minute: u64) -> bool {
+    if context.instance.ledger.snapshot_minute == minute {
+        return false;
+    }
+    context.instance.ledger.snapshot_minute = minute;
+    let Ok(current) = context.host.get(SNAPSHOT_KEY) else { return false };
+    let (value, version) = current.unzip();
+    let last = value.as_deref().and_then(|bytes| bytes.first_chunk().copied()).map(u64::from_be_bytes);
+    let claimed = last.is_none_or(|last| last < minute)
+        && context.host.compare_and_set(SNAPSHOT_KEY, &minute.to_be_bytes(), version) != Err(StoreError::Conflict);
+    claimed && last.is_some()
+}
+
+fn snapshot(config: &Config, context: &mut Context<'_>, now: u64) {
+    for overview in scopes(config, context, now, MAX_SCOPES) {
+        let (now_ns, fields) = (context.host.now_ns(), overview.fields());
+        let record = BudgetRecord::new(RecordType::BudgetSnapshot, context.instance, now_ns, &overview.account, fields);
+        context.host.emit_line(record.to_json());
+    }
+}
+
+/// Every live scope of the budgets there are, up to `most`.
+pub fn scopes<'c>(config: &'c Config, context: &mut Context<'_>, now: u64, most: usize) -> Vec<Overview<'c>> {
+    let mut found = Vec::new();
+    for bucket in 0..BUCKETS {
+        let (ledger, mut access) = context.ledger(config, now);
+        for (id, counter, standing) in ledger.list(&mut access, bucket) {
+            let Some(budget) = config.budgets.iter().find(|budget| budget.name == counter.budget) else { continue };
+            let account = budget.account(counter.scope, now);
+            // What was kept for another window or time zone of this budget is history, and so is what is over.
+            if account.id != id || account.window > counter.window {
+                continue;
+            }
+            if found.len() >= most {
+                return found;
+            }
+            found.push(Overview::new(budget, account, standing));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Amount, Values};
+    use crate::identity::Instance;
+    use crate::memory::MemoryHost;
+    use crate::money::Usd;
+    use serde_json::{Value, json};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const NS: u64 = 1_000_000_000;
+
+    fn config(budgets: &Value) -> Config {
+        Config::from_bytes(json!({"budgets": budgets, "collector": {"cluster": "c"}}).to_string().as_bytes()).unwrap()
+    }
+
+    fn hourly() -> Value {
+        json!([{"name": "hour", "per": ["department"], "when_missing": "share", "limit_usd": "10", "window": "hour",
+                "overrides": [{"match": {"department": "sales"}, "limit_usd": "5"}]}])
+    }
+
+    fn scope(department: &str) -> Values {
+        vec![("department".into(), department.into())]
+    }
+
+    /// Spends a dollar and holds two.
+    fn spend(config: &Config, host: &mut MemoryHost, instance: &mut Instance, department: &str) {
+        let now = host.now_ns / NS;
+        let account = config.budgets[0].account(scope(department), now);
+        let dollars = |count: i128| Amount { usd: Usd::from_pico(count * 1_000_000_000_000), tokens: 0, calls: 1 };
+        let context = &mut Context { host, instance };
+        let (ledger, mut access) = context.ledger(config, now);
+        let held = ledger.reserve(&mut access, &account, dollars(1), None).unwrap();
+        ledger.settle(&mut access, held, dollars(1), &[], &Limits::default());
+        ledger.reserve(&mut access, &account, dollars(2), None).unwrap();
+    }
+
+    fn lines(host: &mut MemoryHost) -> Vec<Value> {
+        std::mem::take(&mut host.lines).iter().map(|line| serde_json::from_slice(line).unwrap()).collect()
+    }
+
+    fn found(config: &Config, host: &mut MemoryHost, instance: &mut Instance, most: usize) -> Vec<String> {
+        let now = host.now_ns / NS;
+        let scopes = scopes(config, &mut Context { host, instance }, now, most);
+        let mut names: Vec<_> = scopes.iter().map(|scope| scope.account.scope[0].1.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_snapshot_is_given_once_a_minute_by_one_worker() {
+        let config = config(&hourly());
+        let mut host = MemoryHost::default();
+        let mut workers = [Instance::register(&mut host, None), Instance::register(&mut host, None)];
+        spend(&config, &mut host, &mut workers[0], "sales");
+        let mut snapshots = Vec::new();
+        for second in 0..300 {
+            for (worker, instance) in workers.iter_mut().enumerate() {
+                tick(&config, &mut Context { host: &mut host, instance });
+                snapshots.extend(lines(&mut host).into_iter().map(|line| (second / 60, worker, line)));
+            }
+            host.now_ns += NS;
+        }
+        let minutes: Vec<_> = snapshots.iter().map(|(minute, ..)| *minute).collect();
+        assert_eq!(minutes, [1, 2, 3, 4], "the first minute of an Envoy has none");
+        let (_, _, line) = &snapshots[0];
+        assert_eq!(
+            (&line["type"], &line["budget"], &line["scope"]),
+            (&json!("budget_snapshot"), &json!("hour"), &json!({"department": "sales"}))
+        );
+        assert_eq!(
+            ["spent_usd", "reserved_usd", "limit_usd", "remaining_usd"].map(|field| line[field].to_string()),
+            ["1", "2", "5", "2"]
+        );
+        let mut all: Vec<_> = snapshots.iter().map(|(.., line)| line["id"].to_string()).collect();
+        all.dedup();
+        assert_eq!(all.len(), 4, "each has an id of its own");
+    }
+
+    #[test]
+    fn without_budgets_or_without_a_store_nothing_is_told_and_nothing_is_written() {
+        let mut host = MemoryHost::default();
+        let mut instance = Instance::register(&mut host, None);
+        for minute in 0..3 {
+            host.now_ns += minute * 60 * NS;
+            tick(&Config::default(), &mut Context { host: &mut host, instance: &mut instance });
+        }
+        assert!(host.lines.is_empty());
+        let config = config(&hourly());
+        spend(&config, &mut host, &mut instance, "sales");
+        for fails in [None, Some(2), Some(2), None] {
+            host.now_ns += 60 * NS;
+            host.store_fails = fails;
+            tick(&config, &mut Context { host: &mut host, instance: &mut instance });
+        }
+        assert_eq!(lines(&mut host).len(), 1, "only the last one");
+    }
+
+    #[test]
+    fn every_scope_that_lives_is_told_and_no_other() {
+        let hour = config(&hourly());
+        let mut host = MemoryHost::default();
+        let mut instance = Instance::register(&mut host, None);
+        for department in ["sales", "support", "lab"] {
+            spend(&hour, &mut host, &mut instance, department);
+        }
+        assert_eq!(found(&hour, &mut host, &mut instance, 10), ["lab", "sales", "support"]);
+        assert_eq!(found(&hour, &mut host, &mut instance, 2).len(), 2);
+        // Another window, another zone, another name: what was kept is history.
+        for (key, value) in [("window", "day"), ("timezone", "Asia/Tokyo"), ("name", "other")] {
+            let mut other = hourly();
+            other[0][key] = value.into();
+            assert_eq!(found(&config(&other), &mut host, &mut instance, 10), Vec::<String>::new(), "{key}");
+        }
+        host.now_ns += 3600 * NS;
+        spend(&hour, &mut host, &mut instance, "lab");
+        assert_eq!(found(&hour, &mut host, &mut instance, 10), ["lab"]);
+    }
+}
