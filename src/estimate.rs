@@ -6,7 +6,7 @@
 
 use crate::config::ReservationConfig;
 use crate::money::{self, Decimal, Rate, Usd};
-use crate::price::{Circumstances, Model};
+use crate::price::{Applied, Circumstances, Model};
 use crate::usage::{Class, Unit};
 
 /// Tokens of one image, sound or document in a request: providers scale larger images down to less than this.
@@ -78,6 +78,25 @@ pub fn estimate(
 
 /// The dearest that so many tokens and one request may cost.
 fn cost(size: &Size, input_tokens: u64, output_tokens: u64, model: &Model, circumstances: &Circumstances<'_>) -> Usd {
+    let applied = model.apply(input_tokens, circumstances);
+    let multiplier = applied.multiplier.unwrap_or(Decimal::ONE);
+    let [input, output] = dearest(&applied);
+    let tokens = |count: u64, usd: Option<Decimal>| {
+        let usd = usd.unwrap_or_default();
+        money::charge(Decimal::from(count), Rate::per_million(usd), multiplier).unwrap_or(Usd::MAX)
+    };
+    // What the request itself says of things that are not tokens.
+    let units =
+        [(Unit::Requests, 1), (Unit::Images, size.answers.clamp(1, MAX_ANSWERS)), (Unit::Characters, size.characters)];
+    let units = units.into_iter().filter_map(|(unit, count)| {
+        money::charge(Decimal::from(count), applied.unit(unit)?, applied.commercial.unwrap_or(Decimal::ONE))
+    });
+    let tokens = tokens(input_tokens, input).saturating_add(tokens(output_tokens, output));
+    units.fold(tokens, Usd::saturating_add)
+}
+
+/// The dearest rates that input and output of a call may have.
+pub fn dearest(applied: &Applied<'_>) -> [Option<Decimal>; 2] {
     const INPUT: [Class; 6] = [
         Class::Input,
         Class::CacheCreation,
@@ -87,22 +106,7 @@ fn cost(size: &Size, input_tokens: u64, output_tokens: u64, model: &Model, circu
         Class::InputVideo,
     ];
     const OUTPUT: [Class; 4] = [Class::Output, Class::Reasoning, Class::OutputAudio, Class::OutputImage];
-    let applied = model.terms_at(circumstances.unix_seconds).apply(input_tokens, circumstances);
-    let commercial = circumstances.multiplier.unwrap_or(Decimal::ONE).product(model.commercial);
-    let multiplier = applied.multiplier.zip(commercial).and_then(|(a, b)| a.product(b)).unwrap_or(Decimal::ONE);
-    let dearest = |classes: &[Class]| classes.iter().filter_map(|class| applied.rates.get(*class)).max();
-    let tokens = |count: u64, classes: &[Class]| {
-        let usd = dearest(classes).unwrap_or_default();
-        money::charge(Decimal::from(count), Rate::per_million(usd), multiplier).unwrap_or(Usd::MAX)
-    };
-    // What the request itself says of things that are not tokens.
-    let units =
-        [(Unit::Requests, 1), (Unit::Images, size.answers.clamp(1, MAX_ANSWERS)), (Unit::Characters, size.characters)];
-    let units = units.into_iter().filter_map(|(unit, count)| {
-        money::charge(Decimal::from(count), applied.unit(unit)?, commercial.unwrap_or(Decimal::ONE))
-    });
-    let tokens = tokens(input_tokens, &INPUT).saturating_add(tokens(output_tokens, &OUTPUT));
-    units.fold(tokens, Usd::saturating_add)
+    [&INPUT[..], &OUTPUT[..]].map(|classes| classes.iter().filter_map(|class| applied.rates.get(*class)).max())
 }
 
 #[cfg(test)]

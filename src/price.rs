@@ -59,6 +59,15 @@ impl Default for Model {
 }
 
 impl Model {
+    /// The prices of a call with so many input tokens under `circumstances`, with the customer's own terms.
+    pub fn apply(&self, input_tokens: u64, circumstances: &Circumstances<'_>) -> Applied<'_> {
+        let mut applied = self.terms_at(circumstances.unix_seconds).apply(input_tokens, circumstances);
+        let commercial = circumstances.multiplier.unwrap_or(Decimal::ONE).product(self.commercial);
+        applied.multiplier = applied.multiplier.zip(commercial).and_then(|(a, b)| a.product(b));
+        applied.commercial = commercial;
+        applied
+    }
+
     /// What it is sold at at a time.
     pub fn terms_at(&self, unix_seconds: u64) -> &Terms {
         let begun = self.later.iter().rev().find(|(from, _)| *from <= unix_seconds);

@@ -88,13 +88,10 @@ pub fn cost(
     units: &Units,
     circumstances: &Circumstances<'_>,
 ) -> Result<CostBreakdown, NoPrice> {
-    let terms = model.terms_at(circumstances.unix_seconds);
-    let applied = terms.apply(usage.counts().input.unwrap_or(0), circumstances);
-    let commercial = circumstances.multiplier.unwrap_or(Decimal::ONE).product(model.commercial);
-    let multiplier = applied.multiplier.zip(commercial).and_then(|(a, b)| a.product(b));
+    let applied = model.apply(usage.counts().input.unwrap_or(0), circumstances);
 
     let mut breakdown = CostBreakdown { unknown_service_tier: applied.unknown_service_tier, ..Default::default() };
-    let sold_by_units = charge_units(&mut breakdown, &applied, units, commercial);
+    let sold_by_units = charge_units(&mut breakdown, &applied, units);
     for (class, quantity) in usage.buckets() {
         // The same sound is counted in tokens and in seconds; it is paid for once.
         let heard = class == Class::InputAudio && applied.rates.own(class).is_none();
@@ -103,7 +100,7 @@ pub fn cost(
         }
         match applied.rates.get(class) {
             Some(usd) => {
-                breakdown.add(Item::Tokens(class), Decimal::from(quantity), Rate::per_million(usd), multiplier);
+                breakdown.add(Item::Tokens(class), Decimal::from(quantity), Rate::per_million(usd), applied.multiplier);
             }
             None if sold_by_units && applied.rates.is_empty() => {}
             None => return Err(NoPrice::Unpriced),
@@ -116,15 +113,10 @@ pub fn cost(
 }
 
 /// Charges what is not tokens; true where there was something to charge.
-fn charge_units(
-    breakdown: &mut CostBreakdown,
-    applied: &Applied<'_>,
-    units: &Units,
-    multiplier: Option<Decimal>,
-) -> bool {
+fn charge_units(breakdown: &mut CostBreakdown, applied: &Applied<'_>, units: &Units) -> bool {
     for (&unit, &quantity) in units {
         match applied.unit(unit) {
-            Some(rate) => breakdown.add(Item::Unit(unit), quantity, rate, multiplier),
+            Some(rate) => breakdown.add(Item::Unit(unit), quantity, rate, applied.commercial),
             // Every call is a request, and few are sold by it.
             None if unit == Unit::Requests => {}
             None => breakdown.unpriced_units.push(unit),

@@ -133,8 +133,10 @@ pub struct Circumstances<'a> {
 pub struct Applied<'t> {
     /// Token rates.
     pub rates: Layers<'t>,
-    /// What multiplies token rates; `None` where the product can't be kept exactly.
+    /// What multiplies token rates; `None` where the product can't be kept.
     pub multiplier: Option<Decimal>,
+    /// What multiplies everything: the customer's own terms.
+    pub commercial: Option<Decimal>,
     /// The response names a service tier that has no terms of its own here.
     pub unknown_service_tier: bool,
     units: [Option<&'t UnitRates>; 2],
@@ -180,6 +182,7 @@ impl Terms {
         Applied {
             rates,
             multiplier,
+            commercial: Some(Decimal::ONE),
             unknown_service_tier: named.is_some() && tier.is_none(),
             units: [tier.map(|tier| &tier.units), Some(&self.units)],
         }

@@ -25,7 +25,6 @@ use tollgate::money::{Decimal, Usd};
 use tollgate::price::{Circumstances, Model};
 use tollgate::record::{Decision, UsageRecord};
 use tollgate::time::rfc3339_seconds;
-use tollgate::usage::Class;
 use tollgate::workload;
 
 /// What was spent in a budget before.
@@ -365,15 +364,6 @@ impl<'a> Call<'a> {
 
     /// The dearest rates of input and output that may apply, with whatever multiplies them.
     fn rates(&self, model: &Model, input_tokens: u64) -> [Option<Decimal>; 2] {
-        const INPUT: [Class; 6] = [
-            Class::Input,
-            Class::CacheCreation,
-            Class::CacheCreation1h,
-            Class::InputAudio,
-            Class::InputImage,
-            Class::InputVideo,
-        ];
-        const OUTPUT: [Class; 4] = [Class::Output, Class::Reasoning, Class::OutputAudio, Class::OutputImage];
         let circumstances = Circumstances {
             unix_seconds: self.now,
             service_tier: self.facts.service_tier.as_deref(),
@@ -381,14 +371,8 @@ impl<'a> Call<'a> {
             multiplier: self.multiplier,
             ..Circumstances::default()
         };
-        let applied = model.terms_at(self.now).apply(input_tokens, &circumstances);
-        let multiplier = applied.multiplier.and_then(|own| own.times(model.commercial));
-        let multiplier = multiplier.and_then(|own| own.times(self.multiplier.unwrap_or(Decimal::ONE)));
-        let dearest = |classes: &[Class]| {
-            let dearest = classes.iter().filter_map(|class| applied.rates.get(*class)).max();
-            dearest?.times(multiplier?)
-        };
-        [dearest(&INPUT), dearest(&OUTPUT)]
+        let applied = model.apply(input_tokens, &circumstances);
+        estimate::dearest(&applied).map(|rate| rate?.product(applied.multiplier?))
     }
 
     /// Whether the call could go to a cheaper model, if some budget it counts against would send it there.
