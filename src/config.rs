@@ -5,6 +5,7 @@
 
 mod attribution;
 mod budgets;
+mod collector;
 mod node;
 mod prices;
 mod structpb;
@@ -17,6 +18,7 @@ use crate::exchange::Route;
 use crate::glob::Glob;
 use crate::money::Decimal;
 pub use budgets::DowngradeConfig;
+pub use collector::CollectorConfig;
 use node::{Errors, Node, Object};
 pub use prices::{OnUnknownModel, PricesConfig};
 use serde_json::value::RawValue;
@@ -198,31 +200,6 @@ pub struct AdminConfig {
     pub token_sha256: [u8; 32],
 }
 
-/// The section `collector`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CollectorConfig {
-    /// Envoy cluster to send to.
-    pub cluster: String,
-    /// `:path` of a batch.
-    pub path: String,
-    /// `:authority` of a batch.
-    pub authority: String,
-    /// Further headers of a batch.
-    pub headers: Vec<(String, String)>,
-    /// `content-type` of a batch.
-    pub content_type: String,
-    /// How often batches leave, in milliseconds.
-    pub flush_ms: u32,
-    /// Records in a batch.
-    pub max_batch: usize,
-    /// Bytes of records that may wait, per worker.
-    pub max_queue_bytes: usize,
-    /// Times a batch is sent before it is dropped.
-    pub max_attempts: u32,
-    /// How long the collector may take to answer, in milliseconds.
-    pub timeout_ms: u32,
-}
-
 impl Config {
     /// What is known of the upstream a request is going to.
     pub fn upstream(&self, route: Route<'_>, host: Option<&str>) -> Option<&UpstreamConfig> {
@@ -290,7 +267,7 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
         ledger: LedgerConfig { lease_secs: reservation.lease_secs, ..ledger.unwrap_or_default() },
         reservation,
         admin: object.get("admin").and_then(read_admin),
-        collector: object.get("collector").and_then(read_collector),
+        collector: object.get("collector").and_then(collector::read),
     };
     if let Some(list) = object.get("budgets")
         && config.downgrades.is_empty()
@@ -431,52 +408,6 @@ fn read_admin(node: Node<'_, '_>) -> Option<AdminConfig> {
         path: path.map_or_else(|| "/.tollgate".into(), |path| Box::from(&*path)),
         token_sha256: token_sha256?,
     })
-}
-
-fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
-    let object = node.object()?;
-    let text = |key| object.get(key).and_then(Node::text).map(String::from);
-    let cluster = object.require("cluster").and_then(Node::text).map(String::from);
-    let path = text("path").unwrap_or_else(|| "/".into());
-    if let Some(node) = object.get("path")
-        && !path.starts_with('/')
-    {
-        node.error("must begin with /");
-    }
-    let authority = text("authority");
-    let content_type = text("content_type").unwrap_or_else(|| "application/x-ndjson".into());
-    if let Some(format) = object.get("format") {
-        format.one_of(&[("ndjson", ())]);
-    }
-    let mut headers = Vec::new();
-    if let Some(list) = object.get("headers").and_then(Node::object) {
-        list.each(|name, value| {
-            let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-            if !valid {
-                value.error("is no header name");
-            }
-            if let Some(text) = value.text() {
-                if text.chars().any(char::is_control) {
-                    value.error("must not have control characters");
-                }
-                headers.push((name.to_ascii_lowercase(), text.into_owned()));
-            }
-        });
-    }
-    let config = CollectorConfig {
-        path,
-        headers,
-        content_type,
-        flush_ms: read_u32(&object, "flush_ms", 1000, 10..=3_600_000),
-        max_batch: read_size(&object, "max_batch", 500, 1..=100_000),
-        max_queue_bytes: read_size(&object, "max_queue_bytes", 8 << 20, 65_536..=128 << 20),
-        max_attempts: read_u32(&object, "max_attempts", 8, 1..=1000),
-        timeout_ms: read_u32(&object, "timeout_ms", 5000, 1..=600_000),
-        authority: authority.or_else(|| cluster.clone()).unwrap_or_default(),
-        cluster: cluster.unwrap_or_default(),
-    };
-    object.finish();
-    Some(config)
 }
 
 #[cfg(test)]

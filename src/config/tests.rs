@@ -69,7 +69,7 @@ fn all_errors_come_at_once_each_with_its_path() {
             "prices.models[3]: expected an object, got 7",
             "collector.cluster: is missing",
             "collector.path: must begin with /",
-            "collector.format: expected ndjson, got \"xml\"",
+            "collector.format: expected ndjson, json_array, msgpack, otlp_json or cloudevents, got \"xml\"",
             "collector.headers.a b: is no header name",
             "collector.headers.a b: \"change me\" is a placeholder: put the real value here",
             "collector.flush_ms: expected a whole number from 10 to 3600000, got 1.5",
