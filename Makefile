@@ -21,9 +21,9 @@ setup: ## install everything the other targets need, once
 	tools/rust.sh rustfmt clippy
 	tools/wasm-cargo.sh setup
 	$(ENVOYS)
-	runner="$$(tools/wasm-test-runner.sh)"
+	runner="$$(tools/wasm-test-runner.sh)"; node="$$(tools/node.sh)"
 	litellm="$$(tools/price_sources.sh litellm)"; genai="$$(tools/price_sources.sh genai-prices)"
-	echo "set up: $$python, $$envoy, $$oldest, $$runner, $$litellm, $$genai"
+	echo "set up: $$python, $$envoy, $$oldest, $$runner, $$node, $$litellm, $$genai"
 
 .PHONY: filter
 filter: ## build the filter: dist/tollgate.wasm
@@ -90,6 +90,8 @@ test-node: ## the core's unit tests on wasm32 under Node
 .PHONY: test-envoy
 test-envoy: filter filter-test command ## end to end on the newest and the oldest supported Envoy
 	$(ENVOYS)
+	# The tests ask for its path themselves; here it says what it installs.
+	tools/node.sh >/dev/null
 	TOLLGATE_ENVOY="$$envoy" TOLLGATE_ENVOY_OLDEST="$$oldest" "$$python" -m pytest -q tests/envoy
 
 .PHONY: bench
