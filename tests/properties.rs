@@ -229,11 +229,12 @@ proptest! {
     }
 
     #[test]
-    fn every_token_is_in_one_class(counts in vec(prop::option::of(0u64..10_000), 13)) {
+    fn every_token_is_in_one_class(counts in vec(prop::option::of(0u64..10_000), 14)) {
         let report = UsageReport {
             input: counts[0], cached_input: counts[1], cache_creation: counts[2], cache_creation_1h: counts[3],
             input_audio: counts[4], cached_input_audio: counts[5], input_image: counts[6], input_video: counts[7],
-            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12], ..UsageReport::default()
+            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12],
+            explicit_cached_input: counts[13], ..UsageReport::default()
         };
         let usage = report.normalise(Rule::OpenAi);
         let sum = |wanted: &[Class]| usage.buckets().filter(|(class, _)| wanted.contains(class)).map(|(_, n)| n).sum::<u64>();

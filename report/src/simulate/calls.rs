@@ -324,6 +324,7 @@ impl Rules<'_> {
             let usage = |cached| UsageReport {
                 input: Some(bound.input_tokens),
                 cached_input: Some(cached),
+                explicit_cached_input: Some(cached),
                 output: Some(bound.output_tokens),
                 ..UsageReport::default()
             };

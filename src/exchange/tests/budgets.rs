@@ -324,6 +324,29 @@ fn a_model_in_the_path_is_replaced_there_while_it_still_can_be() {
 }
 
 #[test]
+fn a_model_is_no_cheaper_than_the_prompt_in_the_cache_of_the_one_asked_for() {
+    for (cached, downgraded) in [
+        (json!({}), true),
+        (json!({"cached_input": "100"}), false),
+        (json!({"cached_input": "500"}), true),
+        (json!({"cached_input": "500", "explicit_cached_input": "100"}), false),
+        (json!({"cached_input": "500", "explicit_cached_input": "300"}), true),
+    ] {
+        let mut budget = month("0.005");
+        budget["on_exceeded"] = json!("downgrade");
+        budget["hard_limit_usd"] = json!("0.01");
+        let mut rates = json!({"input": "1000", "output": "1"});
+        rates.as_object_mut().unwrap().extend(cached.as_object().unwrap().clone());
+        let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}], "prices": {"models": [
+            {"model": "gpt-4o", "rates": rates},
+            {"model": "gpt-4o-mini", "rates": {"input": "200", "output": "1"}}]}});
+        let mut gateway = Gateway::new(&json!([budget]), &more);
+        let (_, played) = gateway.begin("sales", r#"{"model":"gpt-4o","max_tokens":10}"#);
+        assert_eq!(played.reply.is_none(), downgraded, "{cached}");
+    }
+}
+
+#[test]
 fn a_signed_call_is_refused_or_passes_over_its_limit_as_policy_says() {
     for (policy, refused) in [("refuse", true), ("pass", false)] {
         let mut budget = month("0.05");
