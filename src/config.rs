@@ -3,6 +3,7 @@
 //! Text or a Struct comes in, a [`Config`] or every error at once comes out. Sections are read by hand through
 //! `config/node.rs` rather than by serde derives, which stop at the first error and lose a number's text.
 
+mod access_log;
 mod attribution;
 mod budgets;
 mod collector;
@@ -17,6 +18,7 @@ use crate::budget::ledger::LedgerConfig;
 use crate::exchange::Route;
 use crate::glob::Glob;
 use crate::money::Decimal;
+pub use access_log::AccessLogConfig;
 pub use budgets::DowngradeConfig;
 pub use collector::CollectorConfig;
 use node::{Errors, Node, Object};
@@ -74,6 +76,8 @@ pub struct Config {
     pub workload: WorkloadConfig,
     /// How usage is estimated.
     pub reservation: ReservationConfig,
+    /// What the access log may show besides the record.
+    pub access_log: AccessLogConfig,
     /// Where records are sent; absent: only to the access log.
     pub collector: Option<CollectorConfig>,
 }
@@ -255,6 +259,7 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
     let reservation = object.get("reservation").and_then(read_reservation).unwrap_or_default();
     let ledger = object.get("ledger").and_then(budgets::read_ledger);
     let attribution = object.get("attribution").and_then(attribution::read).unwrap_or_default();
+    let access_log = object.get("access_log").and_then(|node| access_log::read(node, &attribution)).unwrap_or_default();
     let budgets = object.get("budgets").and_then(|list| budgets::read(list, &attribution)).unwrap_or_default();
     let config = Config {
         attribution,
@@ -267,6 +272,7 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
         ledger: LedgerConfig { lease_secs: reservation.lease_secs, ..ledger.unwrap_or_default() },
         reservation,
         admin: object.get("admin").and_then(read_admin),
+        access_log,
         collector: object.get("collector").and_then(collector::read),
     };
     if let Some(list) = object.get("budgets")

@@ -261,7 +261,12 @@ impl Exchange {
                 call.reply_chunk(chunk, context.host);
                 reply.reader.feed(chunk, &mut call.reply);
                 verdict.body = reply.strip.as_mut().and_then(|strip| strip.feed(chunk, end_of_stream));
-                if end_of_stream { settle(call, *reply) } else { State::ReadingReply(call, reply) }
+                if end_of_stream {
+                    settle(call, *reply)
+                } else {
+                    call.progress(&reply, &self.config, context);
+                    State::ReadingReply(call, reply)
+                }
             }
             (State::ReadingReply(call, reply), Event::ResponseTrailers) => settle(call, *reply),
             (State::ReadingReply(mut call, reply), Event::Log(ending)) => {

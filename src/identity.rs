@@ -26,6 +26,8 @@ pub struct Instance {
     records: u64,
     notices: u64,
     batches: u64,
+    /// The time of the last tick, in nanoseconds since 1970: a clock that costs nothing to look at.
+    pub ticked_ns: u64,
     /// This worker's side of the ledger.
     pub ledger: Ledger,
     spellings: Spellings,
@@ -48,6 +50,7 @@ impl Instance {
             records: 0,
             notices: 0,
             batches: 0,
+            ticked_ns: 0,
             ledger: Ledger::new(ordinal),
             spellings: Spellings::default(),
         }

@@ -4,6 +4,7 @@ use crate::record::{Decision, EndReason, PriceStatus, UsageRecord, UsageSource};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod access_log;
 mod attribution;
 mod budgets;
 mod bypass;

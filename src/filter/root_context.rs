@@ -161,6 +161,7 @@ impl RootContext for Root {
         self.senders.extend(vm::adopt().into_iter().map(|queue| Sender { queue, token: None }));
         let mut host = self.host();
         vm::with_instance(|instance| {
+            instance.ticked_ns = host.now_ns();
             overview::tick(&self.config, &mut exchange::Context { host: &mut host, instance });
         });
         let due = self.is_due();
