@@ -14,7 +14,8 @@ use crate::money::Usd;
 use codec::CounterId;
 use ledger::{Account, Refused, Standing};
 use sha2::{Digest, Sha256};
-use window::{Calendar, Span};
+use std::rc::Rc;
+use window::{Calendar, LastSpan, Span};
 
 /// Something spent or held: dollars, tokens and calls together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,10 +121,10 @@ impl Limits {
 }
 
 /// What a budget may look at in a call: a dimension's name, `tags.<name>`, `model`, `provider` or `api_key`.
-pub type Key = Box<str>;
+pub type Key = Rc<str>;
 
 /// The values of a scope, by what the budget is kept by.
-pub type Values = Vec<(Key, Box<str>)>;
+pub type Values = Rc<[(Key, Box<str>)]>;
 
 /// A condition on one value of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +199,8 @@ pub struct Budget {
     pub on_exceeded_read: Action,
     /// Only tell what would be done.
     pub observe: bool,
+    /// The period of the last call.
+    pub last_span: LastSpan,
 }
 
 /// The values of a call by the names that budgets use.
@@ -259,22 +262,22 @@ impl Budget {
                 (None, WhenMissing::Refuse) => return Scope::Missing(key.clone()),
             }
         }
-        Scope::Account(self.account(scope, unix_seconds))
+        Scope::Account(self.account(scope.into(), unix_seconds))
     }
 
     /// Brings an account of this budget to the window of `unix_seconds`.
     pub fn renew(&self, account: &mut Account, unix_seconds: u64) {
-        let Span { start, end } = self.calendar.span(unix_seconds);
+        let Span { start, end } = self.last_span.of(&self.calendar, unix_seconds);
         account.window = start;
         account.window_end = end;
     }
 
     /// The counter of a scope at `unix_seconds`.
     pub fn account(&self, scope: Values, unix_seconds: u64) -> Account {
-        let Span { start, end } = self.calendar.span(unix_seconds);
+        let Span { start, end } = self.last_span.of(&self.calendar, unix_seconds);
         Account {
             id: self.counter_id(&scope),
-            budget: self.name.clone(),
+            budget: (&*self.name).into(),
             scope,
             window: start,
             window_end: end,
@@ -283,7 +286,7 @@ impl Budget {
     }
 
     /// A counter is the same as long as budget name, scope, window and time zone are; its limits are no part of it.
-    fn counter_id(&self, scope: &[(Box<str>, Box<str>)]) -> CounterId {
+    pub(crate) fn counter_id(&self, scope: &[(Key, Box<str>)]) -> CounterId {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {
             hash.update(text.len().to_be_bytes());

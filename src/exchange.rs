@@ -404,7 +404,7 @@ impl Exchange {
             .or(known)
             // What a budget has to count must be readable.
             .or_else(|| (governed && !end_of_stream && !reader.reads()).then_some(Refusal::Unreadable))
-            .or_else(|| governing::refuse_early(&call, &self.config, context));
+            .or_else(|| governing::refuse_early(&mut call, &self.config, context));
         if let Some(refusal) = refusal {
             return refuse(call, reader, refusal, verdict);
         }

@@ -14,6 +14,8 @@ pub struct MemoryHost {
     pub conflicts: u32,
     /// The store fails with this status.
     pub store_fails: Option<u32>,
+    /// The store can be read and not written.
+    pub read_only: bool,
     /// Counters by stat name.
     pub counters: BTreeMap<String, u64>,
     /// Lines logged.
@@ -37,6 +39,7 @@ impl Default for MemoryHost {
             now_ns: 1_795_262_400_000_000_000,
             conflicts: 0,
             store_fails: None,
+            read_only: false,
             counters: BTreeMap::new(),
             log: Vec::new(),
             provisional: Vec::new(),
@@ -72,7 +75,7 @@ impl SharedStore for MemoryHost {
     }
 
     fn compare_and_set(&mut self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), StoreError> {
-        if let Some(status) = self.store_fails {
+        if let Some(status) = self.store_fails.or(self.read_only.then_some(2)) {
             return Err(StoreError::Unavailable(status));
         }
         let current = self.store.get(key).map(|(_, version)| *version);

@@ -1,22 +1,22 @@
 //! What is known of all scopes of all budgets together: once a minute as records, and to whoever administers them.
 
 use crate::budget::ledger::{Account, BUCKETS, Late, Settled, Standing};
-use crate::budget::{Budget, Limits, Subject};
+use crate::budget::{Budget, Key, Limits, Subject};
 use crate::config::Config;
 use crate::exchange::Context;
-use crate::host::StoreError;
 use crate::record::RecordType;
 use crate::record::budget::{BudgetRecord, StandingFields};
 use crate::telemetry::{Event as LogEvent, Metric};
+use sha2::{Digest, Sha256};
 
-/// Holds the minute of the last snapshot.
-const SNAPSHOT_KEY: &str = "tollgate.snapshot";
+/// The keys that hold the minute of the last snapshot of some budgets begin so.
+const SNAPSHOT_KEY: &str = "tollgate.snapshot.";
 
 /// Scopes in one snapshot: more would push usage records out of the collector's queue.
 const MAX_SCOPES: usize = 1000;
 
 /// The values of a scope stand for the calls in it.
-struct ScopeValues<'a>(&'a [(Box<str>, Box<str>)]);
+struct ScopeValues<'a>(&'a [(Key, Box<str>)]);
 
 impl Subject for ScopeValues<'_> {
     fn value(&self, key: &str) -> Option<&str> {
@@ -49,13 +49,50 @@ impl<'c> Overview<'c> {
     }
 }
 
+/// Whose turn it is to give the snapshot of one configuration's budgets, as far as one worker has looked: each worker
+/// looks once a minute. Workers whose budgets have the same counters take turns, and no others.
+#[derive(Debug, Default)]
+pub struct Turn {
+    key: Option<Box<str>>,
+    minute: u64,
+}
+
+impl Turn {
+    /// Whether nobody has given this minute's snapshot yet. The first minute of an Envoy has none.
+    fn is_ours(&mut self, config: &Config, context: &mut Context<'_>, minute: u64) -> bool {
+        if self.minute == minute {
+            return false;
+        }
+        self.minute = minute;
+        let key = self.key.get_or_insert_with(|| snapshot_key(&config.budgets));
+        let Ok(current) = context.host.get(key) else { return false };
+        let (value, version) = current.unzip();
+        let last = value.as_deref().and_then(|bytes| bytes.first_chunk().copied()).map(u64::from_be_bytes);
+        let claimed = last.is_none_or(|last| last < minute)
+            && context.host.compare_and_set(key, &minute.to_be_bytes(), version).is_ok();
+        claimed && last.is_some()
+    }
+}
+
+/// Where the minute of the last snapshot of these budgets is.
+fn snapshot_key(budgets: &[Budget]) -> Box<str> {
+    let mut hash = Sha256::new();
+    for budget in budgets {
+        hash.update(budget.counter_id(&[]));
+        hash.update(budget.per.join("\0"));
+        hash.update("\n");
+    }
+    let hash = hash.finalize().first_chunk().copied().map_or(0, u64::from_be_bytes);
+    format!("{SNAPSHOT_KEY}{hash:x}").into()
+}
+
 /// The limits of a scope.
 pub fn limits_of(budget: &Budget, account: &Account) -> Limits {
     budget.limits(&ScopeValues(&account.scope)).0
 }
 
 /// To be called about once a second: keeps this worker's lease, and gives a snapshot if it is this worker's turn.
-pub fn tick(config: &Config, context: &mut Context<'_>) {
+pub fn tick(config: &Config, turn: &mut Turn, context: &mut Context<'_>) {
     if config.budgets.is_empty() {
         return;
     }
@@ -65,7 +102,7 @@ pub fn tick(config: &Config, context: &mut Context<'_>) {
         alert(&account, &limits, &settled, context);
     }
     // Without a collector nobody would get it.
-    if config.collector.is_some() && is_our_turn(context, now / 60) {
+    if config.collector.is_some() && turn.is_ours(config, context, now / 60) {
         snapshot(config, context, now);
     }
 }
@@ -93,20 +130,6 @@ pub(crate) fn scope_name(account: &Account) -> String {
     format!("{} {}", account.budget, scope.join(",")).trim_end().to_owned()
 }
 
-/// Whether nobody has given this minute's snapshot yet. The first minute of an Envoy has none.
-fn is_our_turn(context: &mut Context<'_>, minute: u64) -> bool {
-    if context.instance.ledger.snapshot_minute == minute {
-        return false;
-    }
-    context.instance.ledger.snapshot_minute = minute;
-    let Ok(current) = context.host.get(SNAPSHOT_KEY) else { return false };
-    let (value, version) = current.unzip();
-    let last = value.as_deref().and_then(|bytes| bytes.first_chunk().copied()).map(u64::from_be_bytes);
-    let claimed = last.is_none_or(|last| last < minute)
-        && context.host.compare_and_set(SNAPSHOT_KEY, &minute.to_be_bytes(), version) != Err(StoreError::Conflict);
-    claimed && last.is_some()
-}
-
 fn snapshot(config: &Config, context: &mut Context<'_>, now: u64) {
     for overview in scopes(config, context, now, MAX_SCOPES) {
         let (now_ns, fields) = (context.host.now_ns(), overview.fields());
@@ -120,11 +143,11 @@ pub fn scopes<'c>(config: &'c Config, context: &mut Context<'_>, now: u64, most:
     let mut found = Vec::new();
     for bucket in 0..BUCKETS {
         let (ledger, mut access) = context.ledger(config, now);
-        for (id, counter, standing) in ledger.list(&mut access, bucket) {
-            let Some(budget) = config.budgets.iter().find(|budget| budget.name == counter.budget) else { continue };
-            let account = budget.account(counter.scope, now);
+        for (id, owner, window, standing) in ledger.list(&mut access, bucket) {
+            let Some(budget) = config.budgets.iter().find(|budget| *budget.name == *owner.budget) else { continue };
+            let account = budget.account(owner.scope, now);
             // What was kept for another window or time zone of this budget is history, and so is what is over.
-            if account.id != id || account.window > counter.window {
+            if account.id != id || account.window > window {
                 continue;
             }
             if found.len() >= most {
@@ -159,7 +182,7 @@ mod tests {
     }
 
     fn scope(department: &str) -> Values {
-        vec![("department".into(), department.into())]
+        [("department".into(), department.into())].into()
     }
 
     /// Spends a dollar and holds two.
@@ -192,10 +215,11 @@ mod tests {
         let mut host = MemoryHost::default();
         let mut workers = [Instance::register(&mut host, None), Instance::register(&mut host, None)];
         spend(&config, &mut host, &mut workers[0], "sales");
+        let mut turns = [Turn::default(), Turn::default()];
         let mut snapshots = Vec::new();
         for second in 0..300 {
             for (worker, instance) in workers.iter_mut().enumerate() {
-                tick(&config, &mut Context { host: &mut host, instance });
+                tick(&config, &mut turns[worker], &mut Context { host: &mut host, instance });
                 snapshots.extend(lines(&mut host).into_iter().map(|line| (second / 60, worker, line)));
             }
             host.now_ns += NS;
@@ -222,17 +246,42 @@ mod tests {
         let mut instance = Instance::register(&mut host, None);
         for minute in 0..3 {
             host.now_ns += minute * 60 * NS;
-            tick(&Config::default(), &mut Context { host: &mut host, instance: &mut instance });
+            tick(&Config::default(), &mut Turn::default(), &mut Context { host: &mut host, instance: &mut instance });
         }
         assert!(host.lines.is_empty());
         let config = config(&hourly());
         spend(&config, &mut host, &mut instance, "sales");
-        for fails in [None, Some(2), Some(2), None] {
+        let mut turn = Turn::default();
+        for (fails, read_only) in [(None, false), (Some(2), false), (None, true), (Some(2), true), (None, false)] {
             host.now_ns += 60 * NS;
-            host.store_fails = fails;
-            tick(&config, &mut Context { host: &mut host, instance: &mut instance });
+            (host.store_fails, host.read_only) = (fails, read_only);
+            tick(&config, &mut turn, &mut Context { host: &mut host, instance: &mut instance });
         }
         assert_eq!(lines(&mut host).len(), 1, "only the last one");
+    }
+
+    #[test]
+    fn each_configuration_of_a_vm_gives_a_snapshot_of_its_budgets_once_a_minute() {
+        let mut other = hourly();
+        other[0]["name"] = "other".into();
+        let mut raised = hourly();
+        raised[0]["limit_usd"] = "20".into();
+        for (budgets, expected) in [(other, vec!["hour", "other", "hour", "other"]), (raised, vec!["hour", "hour"])] {
+            let mut host = MemoryHost::default();
+            let mut instance = Instance::register(&mut host, None);
+            let mut roots = [(config(&hourly()), Turn::default()), (config(&budgets), Turn::default())];
+            for (config, _) in &roots {
+                spend(config, &mut host, &mut instance, "sales");
+            }
+            for _ in 0..180 {
+                for (config, turn) in &mut roots {
+                    tick(config, turn, &mut Context { host: &mut host, instance: &mut instance });
+                }
+                host.now_ns += NS;
+            }
+            let told: Vec<_> = lines(&mut host).into_iter().map(|line| line["budget"].clone()).collect();
+            assert_eq!(told, expected, "{budgets}");
+        }
     }
 
     #[test]

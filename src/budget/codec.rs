@@ -2,11 +2,14 @@
 //!
 //! The store has no delete and no list, so counters hash into a fixed number of buckets, one key each. A bucket is a
 //! version byte and then its counters: id, expiry and length in fixed places, so that others are skipped unread, and the
-//! counter itself as MessagePack. A bucket of another version cannot be read and counts as empty.
+//! counter itself as MessagePack: first whose it is, which only people want to know and which is copied unread, then
+//! how it stands. A bucket of another version cannot be read and counts as empty.
 
-use super::{Amount, Values};
+use super::{Amount, Key, Values};
 use crate::money::Usd;
 use rmp::{decode, encode};
+use std::ops::Range;
+use std::rc::Rc;
 
 /// The version of this layout.
 const VERSION: u8 = 1;
@@ -19,13 +22,18 @@ const PICO_PER_USD: i128 = 1_000_000_000_000;
 /// Identity of a counter: a hash of budget and scope.
 pub type CounterId = [u8; 8];
 
-/// What is kept of one scope of one budget.
+/// Whose a counter is, for people: the ledger itself goes by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The budget's name.
+    pub budget: Rc<str>,
+    /// The scope's values.
+    pub scope: Values,
+}
+
+/// How one scope of one budget stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// The budget's name, for people.
-    pub budget: Box<str>,
-    /// The scope's values, for people.
-    pub scope: Values,
     /// When its window began, in seconds since 1970.
     pub window: u64,
     /// What has been spent in it.
@@ -42,12 +50,6 @@ type Written = Result<(), encode::ValueWriteError>;
 
 impl Counter {
     fn write(&self, out: &mut Vec<u8>) -> Written {
-        encode::write_array_len(out, 7)?;
-        encode::write_str(out, &self.budget)?;
-        encode::write_array_len(out, length(2 * self.scope.len()))?;
-        for text in self.scope.iter().flat_map(|(key, value)| [key, value]) {
-            encode::write_str(out, text)?;
-        }
         encode::write_uint(out, self.window)?;
         write_amount(out, &self.spent)?;
         encode::write_array_len(out, length(self.holds.len()))?;
@@ -65,13 +67,8 @@ impl Counter {
     }
 
     fn read(bytes: &mut &[u8]) -> Option<Counter> {
-        (decode::read_array_len(bytes).ok()? == 7).then_some(())?;
-        let mut counter = Counter { budget: read_text(bytes)?, ..Counter::default() };
-        for _ in 0..decode::read_array_len(bytes).ok()? / 2 {
-            counter.scope.push((read_text(bytes)?, read_text(bytes)?));
-        }
-        counter.window = decode::read_int(bytes).ok()?;
-        counter.spent = read_amount(bytes)?;
+        let (window, spent) = (decode::read_int(bytes).ok()?, read_amount(bytes)?);
+        let mut counter = Counter { window, spent, ..Counter::default() };
         for _ in 0..decode::read_array_len(bytes).ok()? {
             counter.holds.push((decode::read_int(bytes).ok()?, read_amount(bytes)?));
         }
@@ -83,14 +80,37 @@ impl Counter {
     }
 }
 
+/// What stands before the counter of a scope: of seven things the first two.
+pub fn owner(budget: &str, scope: &[(Key, Box<str>)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(48);
+    // Writing to memory does not fail.
+    let _ = write_owner(&mut out, budget, scope);
+    out
+}
+
+fn write_owner(out: &mut Vec<u8>, budget: &str, scope: &[(Key, Box<str>)]) -> Written {
+    encode::write_array_len(out, 7)?;
+    encode::write_str(out, budget)?;
+    encode::write_array_len(out, length(2 * scope.len()))?;
+    scope.iter().flat_map(|(key, value)| [&**key, &**value]).try_for_each(|text| encode::write_str(out, text))
+}
+
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-fn read_text(bytes: &mut &[u8]) -> Option<Box<str>> {
-    let (text, rest) = decode::read_str_from_slice(*bytes).ok()?;
-    *bytes = rest;
-    Some(text.into())
+/// Passes over an owner, and gives the texts in it to `each`.
+fn read_owner<'b>(bytes: &mut &'b [u8], mut each: impl FnMut(&'b [u8])) -> Option<()> {
+    let mut text = |bytes: &mut &'b [u8]| {
+        let length = usize::try_from(decode::read_str_len(bytes).ok()?).ok()?;
+        let (text, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        each(text);
+        Some(())
+    };
+    (decode::read_array_len(bytes).ok()? == 7).then_some(())?;
+    text(bytes)?;
+    (0..decode::read_array_len(bytes).ok()?).try_for_each(|_| text(bytes))
 }
 
 /// Whole dollars, pico-dollars, tokens, calls.
@@ -118,10 +138,26 @@ pub struct Entry<'b> {
     body: &'b [u8],
 }
 
-impl Entry<'_> {
-    /// The counter; `None` where it is damaged.
-    pub fn counter(&self) -> Option<Counter> {
-        Counter::read(&mut &*self.body)
+impl<'b> Entry<'b> {
+    /// Whose the counter is, as [`owner`] writes it, and the counter; `None` where either is damaged.
+    pub fn counter(&self) -> Option<(&'b [u8], Counter)> {
+        let mut rest = self.body;
+        read_owner(&mut rest, |_| {})?;
+        let (owner, _) = self.body.split_at_checked(self.body.len() - rest.len())?;
+        Some((owner, Counter::read(&mut rest)?))
+    }
+
+    /// Whose the counter is; `None` where that can't be read.
+    pub fn owner(&self) -> Option<Owner> {
+        let mut texts = Vec::new();
+        read_owner(&mut &*self.body, |text| texts.push(str::from_utf8(text)))?;
+        let mut texts = texts.into_iter();
+        let budget = texts.next()?.ok()?.into();
+        let mut scope = Vec::with_capacity(texts.len() / 2);
+        while let (Some(key), Some(value)) = (texts.next(), texts.next()) {
+            scope.push((key.ok()?.into(), value.ok()?.into()));
+        }
+        Some(Owner { budget, scope: scope.into() })
     }
 
     /// Whether its time is over.
@@ -163,27 +199,44 @@ pub fn with(
     bucket: &[u8],
     id: CounterId,
     expires: u64,
+    owner: &[u8],
     counter: &Counter,
     max_bytes: usize,
     mut is_dead: impl FnMut(&Entry<'_>) -> bool,
 ) -> Result<Vec<u8>, Full> {
-    let mut body = Vec::with_capacity(96);
+    let mut body = Vec::with_capacity(owner.len() + 64);
+    body.extend_from_slice(owner);
     // Writing to memory does not fail.
     let _ = counter.write(&mut body);
     let own = Entry { id, expires, body: &body };
-    let is_new = !entries(bucket).any(|entry| entry.id == id);
+    let (before, others) = place(bucket, id);
     let full = |bytes: usize| bytes + own.bytes() > max_bytes;
-    let evict = is_new && full(bucket.len());
     let mut out = Vec::with_capacity(bucket.len() + own.bytes() + 1);
     out.push(VERSION);
-    for entry in entries(bucket).filter(|entry| entry.id != id && !(evict && is_dead(entry))) {
-        write(&mut out, &entry);
+    if before.is_none() && full(bucket.len()) {
+        entries(bucket).filter(|entry| !is_dead(entry)).for_each(|entry| write(&mut out, &entry));
+    } else {
+        let kept = before.clone().map_or([others.clone(), 0..0], |own| [others.start..own.start, own.end..others.end]);
+        kept.into_iter().filter_map(|range| bucket.get(range)).for_each(|bytes| out.extend_from_slice(bytes));
     }
-    if is_new && full(out.len()) {
+    if before.is_none() && full(out.len()) {
         return Err(Full);
     }
     write(&mut out, &own);
     Ok(out)
+}
+
+/// Where in a bucket the counter with this id is, and where all that can be read are.
+fn place(bucket: &[u8], id: CounterId) -> (Option<Range<usize>>, Range<usize>) {
+    let (mut own, mut end) = (None, 1);
+    for entry in entries(bucket) {
+        let start = end;
+        end += entry.bytes();
+        if entry.id == id {
+            own = Some(start..end);
+        }
+    }
+    (own, 1..end)
 }
 
 fn write(out: &mut Vec<u8>, entry: &Entry<'_>) {
@@ -200,10 +253,12 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn counter(scope: &str, pico: i128) -> Counter {
+    fn owned_by(scope: &str) -> Owner {
+        Owner { budget: "month".into(), scope: [("department".into(), scope.into())].into() }
+    }
+
+    fn counter(pico: i128) -> Counter {
         Counter {
-            budget: "month".into(),
-            scope: vec![("department".into(), scope.into())],
             window: 1_795_262_400,
             spent: Amount { usd: Usd::from_pico(pico), tokens: u64::MAX, calls: 3 },
             holds: vec![(7, Amount { usd: Usd::from_pico(1), tokens: 2, calls: 1 })],
@@ -216,49 +271,50 @@ mod tests {
         bucket: &[u8],
         id: u8,
         expires: u64,
-        counter: &Counter,
+        (scope, counter): (&str, &Counter),
         max_bytes: usize,
         now: u64,
     ) -> Result<Vec<u8>, Full> {
-        with(bucket, [id; 8], expires, counter, max_bytes, |entry| entry.is_over(now))
+        let Owner { budget, scope } = owned_by(scope);
+        with(bucket, [id; 8], expires, &owner(&budget, &scope), counter, max_bytes, |entry| entry.is_over(now))
     }
 
     #[test]
     fn what_is_written_reads_back_the_same() {
         for pico in [0, 1, 999_999_999_999, 1_000_000_000_000, 123_456_789_012_345_678_901] {
-            let bucket = put(&[], 1, 5, &counter("sales", pico), 4096, 0).unwrap();
-            let found: Vec<_> =
-                entries(&bucket).map(|entry| (entry.id, entry.expires, entry.counter().unwrap())).collect();
-            assert_eq!(found, [([1; 8], 5, counter("sales", pico))], "{pico}");
+            let bucket = put(&[], 1, 5, ("sales", &counter(pico)), 4096, 0).unwrap();
+            let read = |entry: Entry<'_>| (entry.id, entry.expires, entry.owner(), entry.counter().unwrap().1);
+            let found: Vec<_> = entries(&bucket).map(read).collect();
+            assert_eq!(found, [([1; 8], 5, Some(owned_by("sales")), counter(pico))], "{pico}");
         }
     }
 
     #[test]
     fn a_counter_takes_the_place_of_its_earlier_self_and_leaves_the_others() {
-        let mut bucket = put(&[], 1, 0, &counter("a", 1), 4096, 0).unwrap();
-        bucket = put(&bucket, 2, 0, &counter("b", 2), 4096, 0).unwrap();
-        bucket = put(&bucket, 1, 0, &counter("a", 3), 4096, 0).unwrap();
-        let found: Vec<_> = entries(&bucket).map(|entry| entry.counter().unwrap().spent.usd.pico()).collect();
+        let mut bucket = put(&[], 1, 0, ("a", &counter(1)), 4096, 0).unwrap();
+        bucket = put(&bucket, 2, 0, ("b", &counter(2)), 4096, 0).unwrap();
+        bucket = put(&bucket, 1, 0, ("a", &counter(3)), 4096, 0).unwrap();
+        let found: Vec<_> = entries(&bucket).map(|entry| entry.counter().unwrap().1.spent.usd.pico()).collect();
         assert_eq!(found, [2, 3]);
     }
 
     #[test]
     fn only_what_has_expired_makes_room_and_only_where_room_is_needed() {
-        let one = put(&[], 1, 10, &counter("a", 1), 4096, 0).unwrap();
+        let one = put(&[], 1, 10, ("a", &counter(1)), 4096, 0).unwrap();
         let room_for_two = 2 * one.len();
-        let two = put(&one, 2, 0, &counter("b", 2), room_for_two, 99).unwrap();
+        let two = put(&one, 2, 0, ("b", &counter(2)), room_for_two, 99).unwrap();
         assert_eq!(entries(&two).count(), 2, "there was room");
-        assert_eq!(put(&two, 3, 0, &counter("c", 3), room_for_two, 9), Err(Full), "both are alive");
-        let three = put(&two, 3, 0, &counter("c", 3), room_for_two, 11).unwrap();
+        assert_eq!(put(&two, 3, 0, ("c", &counter(3)), room_for_two, 9), Err(Full), "both are alive");
+        let three = put(&two, 3, 0, ("c", &counter(3)), room_for_two, 11).unwrap();
         assert_eq!(entries(&three).map(|entry| entry.id[0]).collect::<Vec<_>>(), [2, 3]);
-        let mut grown = counter("b", 2);
+        let mut grown = counter(2);
         grown.holds = (0..50).map(|lease| (lease, Amount::default())).collect();
-        assert!(put(&two, 2, 0, &grown, room_for_two, 9).is_ok(), "what is there may grow");
+        assert!(put(&two, 2, 0, ("b", &grown), room_for_two, 9).is_ok(), "what is there may grow");
     }
 
     #[test]
     fn damage_loses_what_is_behind_it_and_never_panics() {
-        let bucket = put(&[], 1, 0, &counter("a", 1), 4096, 0).unwrap();
+        let bucket = put(&[], 1, 0, ("a", &counter(1)), 4096, 0).unwrap();
         for cut in 0..bucket.len() {
             assert_eq!(entries(&bucket[..cut]).count(), 0, "{cut}");
         }

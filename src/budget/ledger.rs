@@ -7,10 +7,12 @@
 //! worker has had the time to renew it. A settlement that other workers keep out is kept here and tried again: nothing
 //! that was spent is forgotten while the VM lives.
 
-use super::codec::{self, Counter, CounterId, Full};
+use super::codec::{self, Counter, CounterId, Full, Owner};
 use super::{Amount, Limits, Values};
-use crate::host::{SharedStore, StoreError};
+use crate::host::{SharedStore, StoreError, Version};
 use hashbrown::HashMap;
+use std::borrow::Cow;
+use std::rc::Rc;
 
 /// Keys of the ledger in the store.
 pub const BUCKETS: u16 = 8192;
@@ -23,6 +25,9 @@ const KEEP_SECS: u64 = 600;
 
 /// How long a counter is kept in which nothing was spent and nothing is held, in seconds: many refused calls leave one.
 const UNUSED_SECS: u64 = 60;
+
+/// Larger buckets are not kept while a call's body comes: many calls do that at a time.
+const MAX_SEEN_BYTES: usize = 1024;
 
 /// Earlier leases of one worker that are renewed along with its own.
 const MAX_FORMER: usize = 8;
@@ -58,7 +63,7 @@ pub struct Account {
     /// Which counter.
     pub id: CounterId,
     /// The budget's name.
-    pub budget: Box<str>,
+    pub budget: Rc<str>,
     /// The scope's values.
     pub scope: Values,
     /// When the window of now began, in seconds since 1970.
@@ -92,6 +97,16 @@ pub enum Refused {
     /// The store failed, or other workers kept this one out.
     Unavailable,
 }
+
+/// A counter's bucket as it was read, for the first try to change it: a write on what has changed since is a conflict.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    bucket: Stored,
+    at: u64,
+}
+
+/// What the store has of a key.
+type Stored = Option<(Vec<u8>, Version)>;
 
 /// A hold, to be settled once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,8 +165,15 @@ pub struct Ledger {
     /// When other workers' leases were renewed, as far as this one has looked.
     leases: HashMap<u64, u64>,
     owed: Vec<Owed>,
-    /// The last minute for which this worker has looked whether a snapshot is due.
-    pub snapshot_minute: u64,
+}
+
+/// A counter in its bucket.
+struct Found<'b> {
+    /// Whose it is, as it is written.
+    owner: Cow<'b, [u8]>,
+    counter: Counter,
+    /// When it was to expire.
+    expires: u64,
 }
 
 /// The store, the time and the settings: what every operation needs.
@@ -216,6 +238,22 @@ impl Ledger {
         amount: Amount,
         limits: Option<&Limits>,
     ) -> Result<Held, Refused> {
+        self.reserve_seen(at, account, amount, limits, None)
+    }
+
+    /// The same for an account that was looked at a moment ago: what was read then need not be read again, if it still is
+    /// what the store has.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve`].
+    pub fn reserve_seen(
+        &mut self,
+        at: &mut Access<'_>,
+        account: &Account,
+        amount: Amount,
+        limits: Option<&Limits>,
+        seen: Option<Seen>,
+    ) -> Result<Held, Refused> {
         self.look_at_clock(at);
         if !at.is_fresh(self.renewed_at) {
             return Err(Refused::Unavailable);
@@ -231,7 +269,7 @@ impl Ledger {
             }
             Ok(())
         };
-        let standing = self.change(at, account, hold)?;
+        let standing = self.change(at, account, seen, hold)?;
         Ok(Held { account: account.clone(), amount, standing, lease })
     }
 
@@ -251,13 +289,15 @@ impl Ledger {
             }
             counter.spent = counter.spent.plus(&spent);
             alerts.clear();
-            let reached = limits.with(&standing.granted).percent_of(&counter.spent);
-            let new = |threshold: &&u32| **threshold <= reached && **threshold > counter.alerted;
-            alerts.extend(thresholds.iter().filter(new));
-            counter.alerted = alerts.last().copied().unwrap_or(counter.alerted);
+            if !thresholds.is_empty() {
+                let reached = limits.with(&standing.granted).percent_of(&counter.spent);
+                let new = |threshold: &&u32| **threshold <= reached && **threshold > counter.alerted;
+                alerts.extend(thresholds.iter().filter(new));
+                counter.alerted = alerts.last().copied().unwrap_or(counter.alerted);
+            }
             Ok(())
         };
-        match self.change(at, &held.account, settle) {
+        match self.change(at, &held.account, None, settle) {
             Ok(standing) => Settled { alerts, standing },
             Err(_) => {
                 self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
@@ -276,11 +316,21 @@ impl Ledger {
     /// # Errors
     /// [`Refused::Unavailable`].
     pub fn standing(&mut self, at: &mut Access<'_>, account: &Account) -> Result<Standing, Refused> {
+        self.look(at, account).map(|(standing, _)| standing)
+    }
+
+    /// How an account stands, and what was read to tell: for [`Ledger::reserve_seen`].
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`].
+    pub fn look(&mut self, at: &mut Access<'_>, account: &Account) -> Result<(Standing, Option<Seen>), Refused> {
         self.look_at_clock(at);
         let bucket = at.store.get(&key(account.id)).map_err(|_| Refused::Unavailable)?;
-        let bucket = bucket.map(|(value, _)| value).unwrap_or_default();
-        let found = self.find(at, &bucket, account);
-        Ok(found.map_or_else(Standing::default, |(counter, _)| self.stands(at, &counter)))
+        let bytes = bucket.as_ref().map_or(&[][..], |(value, _)| value);
+        let found = self.find(at, bytes, account);
+        let standing = found.map_or_else(Standing::default, |found| self.stands(at, &found.counter));
+        let is_small = bytes.len() <= MAX_SEEN_BYTES;
+        Ok((standing, is_small.then_some(Seen { bucket, at: at.now })))
     }
 
     /// Changes the limits of an account by `amount` until `until`, or takes such a change back.
@@ -293,7 +343,7 @@ impl Ledger {
         account: &Account,
         grant: Option<(Amount, u64)>,
     ) -> Result<Standing, Refused> {
-        self.change(at, account, |counter, _| {
+        self.change(at, account, None, |counter, _| {
             counter.grant = grant;
             Ok(())
         })
@@ -304,69 +354,91 @@ impl Ledger {
     /// # Errors
     /// [`Refused::Unavailable`], [`Refused::Full`].
     pub fn reset(&mut self, at: &mut Access<'_>, account: &Account) -> Result<Standing, Refused> {
-        self.change(at, account, |counter, _| {
+        self.change(at, account, None, |counter, _| {
             counter.spent = Amount::default();
             counter.alerted = 0;
             Ok(())
         })
     }
 
-    /// Every live counter of one bucket, with how it stands.
-    pub fn list(&mut self, at: &mut Access<'_>, bucket: u16) -> Vec<(CounterId, Counter, Standing)> {
+    /// Every live counter of one bucket: which, whose, the beginning of its window and how it stands.
+    pub fn list(&mut self, at: &mut Access<'_>, bucket: u16) -> Vec<(CounterId, Owner, u64, Standing)> {
         self.look_at_clock(at);
         let Ok(Some((bucket, _))) = at.store.get(&bucket_key(bucket)) else { return Vec::new() };
-        let live = codec::entries(&bucket).filter(|entry| !entry.is_over(at.now));
-        let counters: Vec<_> = live.filter_map(|entry| Some((entry.id, entry.counter()?))).collect();
-        let stands = |(id, counter): (CounterId, Counter)| {
-            let standing = self.stands(at, &counter);
-            (id, counter, standing)
-        };
-        counters.into_iter().map(stands).collect()
+        let (now, mut found) = (at.now, Vec::new());
+        for entry in codec::entries(&bucket).filter(|entry| !entry.is_over(now)) {
+            if let (Some(owner), Some((_, counter))) = (entry.owner(), entry.counter()) {
+                found.push((entry.id, owner, counter.window, self.stands(at, &counter)));
+            }
+        }
+        found
     }
 
-    /// Changes one counter by compare-and-swap, once: `edit` may be run several times, on what others have left.
+    /// Changes one counter by compare-and-swap, once: `edit` may be run several times, on what others have left. It is tried
+    /// on what was `seen` first, where that is no older than a second; nothing is refused for that.
     fn change(
         &mut self,
         at: &mut Access<'_>,
         account: &Account,
+        seen: Option<Seen>,
         mut edit: impl FnMut(&mut Counter, &Standing) -> Result<(), Refused>,
     ) -> Result<Standing, Refused> {
         self.look_at_clock(at);
         let key = key(account.id);
+        if let Some(Seen { bucket, .. }) = seen.filter(|seen| seen.at == at.now)
+            && let Ok(Some(standing)) = self.swap(at, account, &key, bucket, &mut edit)
+        {
+            return Ok(standing);
+        }
         for _ in 0..MAX_CONFLICTS {
-            let current = at.store.get(&key).map_err(|_| Refused::Unavailable)?;
-            let version = current.as_ref().map(|(_, version)| *version);
-            let bucket = current.map(|(value, _)| value).unwrap_or_default();
-            let (mut counter, expired) = self.find(at, &bucket, account).unwrap_or_else(|| {
-                let (budget, scope) = (account.budget.clone(), account.scope.clone());
-                (Counter { budget, scope, window: account.window, ..Counter::default() }, 0)
-            });
-            let standing = self.stands(at, &counter);
-            edit(&mut counter, &standing)?;
-            counter.holds.retain(|(lease, held)| !held.is_zero() && !self.is_gone(at, *lease));
-            let expires = account.expires(&counter, expired, at.now);
-            let (now, max_bytes) = (at.now, at.config.bucket_bytes());
-            let is_dead = |entry: &codec::Entry<'_>| {
-                let mut gone = |lease| !self.is_alive(at, lease) && self.is_gone(at, lease);
-                entry.is_over(now)
-                    && entry.counter().is_none_or(|counter| counter.holds.iter().all(|&(lease, _)| gone(lease)))
-            };
-            let changed = codec::with(&bucket, account.id, expires, &counter, max_bytes, is_dead)
-                .map_err(|Full| Refused::Full)?;
-            match at.store.compare_and_set(&key, &changed, version) {
-                Ok(()) => return Ok(self.stands(at, &counter)),
-                Err(StoreError::Conflict) => {}
-                Err(StoreError::Unavailable(_)) => return Err(Refused::Unavailable),
+            let bucket = at.store.get(&key).map_err(|_| Refused::Unavailable)?;
+            if let Some(standing) = self.swap(at, account, &key, bucket, &mut edit)? {
+                return Ok(standing);
             }
         }
         Err(Refused::Unavailable)
     }
 
-    /// The account's counter, and when it was to expire. Where its window is over, or it was idle for too long, a new one
-    /// begins; holds go over. A clock that steps back reopens nothing.
-    fn find(&mut self, at: &mut Access<'_>, bucket: &[u8], account: &Account) -> Option<(Counter, u64)> {
+    /// One try to change a counter in its `bucket`; `None` where others were first.
+    fn swap(
+        &mut self,
+        at: &mut Access<'_>,
+        account: &Account,
+        key: &str,
+        bucket: Stored,
+        edit: &mut impl FnMut(&mut Counter, &Standing) -> Result<(), Refused>,
+    ) -> Result<Option<Standing>, Refused> {
+        let (bucket, version) = bucket.map_or((Vec::new(), None), |(value, version)| (value, Some(version)));
+        let new = || Found {
+            owner: codec::owner(&account.budget, &account.scope).into(),
+            counter: Counter { window: account.window, ..Counter::default() },
+            expires: 0,
+        };
+        let Found { owner, mut counter, expires } = self.find(at, &bucket, account).unwrap_or_else(new);
+        let standing = self.stands(at, &counter);
+        edit(&mut counter, &standing)?;
+        counter.holds.retain(|(lease, held)| !held.is_zero() && !self.is_gone(at, *lease));
+        let expires = account.expires(&counter, expires, at.now);
+        let (now, max_bytes) = (at.now, at.config.bucket_bytes());
+        let is_dead = |entry: &codec::Entry<'_>| {
+            let mut gone = |lease| !self.is_alive(at, lease) && self.is_gone(at, lease);
+            entry.is_over(now)
+                && entry.counter().is_none_or(|(_, counter)| counter.holds.iter().all(|&(lease, _)| gone(lease)))
+        };
+        let changed = codec::with(&bucket, account.id, expires, &owner, &counter, max_bytes, is_dead)
+            .map_err(|Full| Refused::Full)?;
+        match at.store.compare_and_set(key, &changed, version) {
+            Ok(()) => Ok(Some(self.stands(at, &counter))),
+            Err(StoreError::Conflict) => Ok(None),
+            Err(StoreError::Unavailable(_)) => Err(Refused::Unavailable),
+        }
+    }
+
+    /// The account's counter. Where its window is over, or it was idle for too long, a new one begins; holds go over. A
+    /// clock that steps back reopens nothing.
+    fn find<'b>(&mut self, at: &mut Access<'_>, bucket: &'b [u8], account: &Account) -> Option<Found<'b>> {
         let entry = codec::entries(bucket).find(|entry| entry.id == account.id)?;
-        let mut counter = entry.counter()?;
+        let (owner, mut counter) = entry.counter()?;
         let idle = account.window_end.is_none() && entry.is_over(at.now) && self.stands(at, &counter).held.is_zero();
         if account.window > counter.window || idle {
             counter.window = account.window.max(counter.window);
@@ -376,7 +448,7 @@ impl Ledger {
         if counter.grant.is_some_and(|(_, until)| until <= at.now) {
             counter.grant = None;
         }
-        Some((counter, entry.expires))
+        Some(Found { owner: owner.into(), counter, expires: entry.expires })
     }
 
     fn stands(&mut self, at: &mut Access<'_>, counter: &Counter) -> Standing {
@@ -488,7 +560,11 @@ fn key(id: CounterId) -> String {
 }
 
 fn bucket_key(bucket: u16) -> String {
-    format!("tollgate.ledger.{bucket}")
+    const PREFIX: &str = "tollgate.ledger.";
+    let mut key = String::with_capacity(PREFIX.len() + 5);
+    key.push_str(PREFIX);
+    key.push_str(itoa::Buffer::new().format(bucket));
+    key
 }
 
 fn lease_key(lease: u64) -> String {

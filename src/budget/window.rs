@@ -4,6 +4,7 @@
 //! the beginning of the next, and every instant is in exactly one, also where clocks change.
 
 use super::zone::{Date, Zone};
+use std::cell::Cell;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
@@ -83,6 +84,30 @@ pub struct Span {
     pub start: u64,
     /// The first second that is not in it any more. `None`: it does not end.
     pub end: Option<u64>,
+}
+
+impl Span {
+    /// Whether an instant is in it.
+    pub fn contains(&self, unix_seconds: u64) -> bool {
+        self.start <= unix_seconds && self.end.is_none_or(|end| unix_seconds < end)
+    }
+}
+
+/// The period that a calendar was asked for last: the next call is nearly always in it, and dates in a time zone take
+/// longer to compute than anything else about a budget.
+#[derive(Clone, Debug, Default)]
+pub struct LastSpan(Cell<Option<Span>>);
+
+impl LastSpan {
+    /// The period of `calendar` that contains an instant.
+    pub fn of(&self, calendar: &Calendar, unix_seconds: u64) -> Span {
+        if let Some(last) = self.0.get().filter(|last| last.contains(unix_seconds)) {
+            return last;
+        }
+        let span = calendar.span(unix_seconds);
+        self.0.set(Some(span));
+        span
+    }
 }
 
 impl Calendar {
@@ -277,6 +302,25 @@ mod tests {
                     assert!(calendar.span(0).end != Some(0), "{window:?} {zone}");
                     assert_eq!(calendar.span(u64::MAX), calendar.span(253_402_300_799), "{window:?} {zone}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_period_that_is_remembered_is_the_one_that_would_be_computed() {
+        for window in Window::ALL {
+            let calendar = Calendar { window, zone: Zone::named("Australia/Lord_Howe").unwrap(), starts_on: 1 };
+            let last = LastSpan::default();
+            let mut now = parse_rfc3339("2027-04-02T00:00:00Z").unwrap();
+            // Forth over a change of clocks, and back.
+            for step in [60 - 1_i64, 1, 1799, 1800, 3600, 86_400, 40 * 86_400, -39 * 86_400, -86_401, -1, -1800] {
+                for _ in 0..60 {
+                    now = now.saturating_add_signed(step);
+                    assert_eq!(last.of(&calendar, now), calendar.span(now), "{window:?} {now}");
+                }
+            }
+            for end in [0, u64::MAX] {
+                assert_eq!(last.of(&calendar, end), calendar.span(end), "{window:?} {end}");
             }
         }
     }

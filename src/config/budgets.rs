@@ -4,7 +4,7 @@ use super::node::{Node, Object};
 use crate::api::uses::{Use, Uses};
 use crate::attribution::Rules;
 use crate::budget::ledger::LedgerConfig;
-use crate::budget::window::{Calendar, Window};
+use crate::budget::window::{Calendar, LastSpan, Window};
 use crate::budget::zone::Zone;
 use crate::budget::{Action, Budget, Condition, Key, Limits, Override, WhenMissing};
 use crate::downgrade::Capabilities;
@@ -109,6 +109,7 @@ fn budget(object: &Object<'_, '_>, rules: &Rules) -> Option<Budget> {
         on_exceeded_write,
         on_exceeded_read,
         observe: observe.unwrap_or(false),
+        last_span: LastSpan::default(),
     })
 }
 
@@ -218,7 +219,7 @@ fn key(node: Node<'_, '_>, rules: &Rules) -> Option<Key> {
     if !is_key(&name, rules) {
         node.error(unknown_key(&name));
     }
-    Some(Box::from(&*name))
+    Some(Key::from(&*name))
 }
 
 /// Whether calls have a value of this name.

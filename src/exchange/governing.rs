@@ -4,11 +4,13 @@
 //! only when all of them do, else what was held is given back. Where one does not fit, the strictest action of those
 //! that do not decides: block over downgrade over allow.
 
+mod matches;
+
 use super::bound;
 use super::call::Call;
 use super::{Context, Edit, Verdict};
 use crate::api::{self, Api};
-use crate::budget::ledger::{Account, Held, Refused};
+use crate::budget::ledger::{Held, Refused};
 use crate::budget::{Action, Amount, Budget, Limits, Scope};
 use crate::config::{Config, DowngradeConfig};
 use crate::downgrade::{self, Capabilities};
@@ -20,10 +22,13 @@ use crate::overview;
 use crate::record::{Decision, ExactNumber, PriceStatus, Text, UsageRecord, UsageSource};
 use crate::reply::{self, BudgetRefusal, Refusal, Why};
 use crate::rewrite;
+use matches::{Known, Match};
 
 /// What a call holds.
 #[derive(Debug, Default)]
 pub(super) struct Reservation {
+    /// The budgets that the request's headers decide, until its body has come.
+    known: Vec<Known>,
     /// By index of the budget.
     held: Vec<(usize, Held)>,
     /// The most it may cost.
@@ -40,22 +45,6 @@ pub(super) struct Reservation {
     remaining_usd: Option<Usd>,
     /// What is to be said of it in the record.
     pub(super) notes: Vec<Text>,
-}
-
-/// A budget that a call counts against.
-struct Match<'c> {
-    index: usize,
-    budget: &'c Budget,
-    account: Account,
-    limits: Limits,
-    hard_limit_usd: Option<Usd>,
-}
-
-impl Match<'_> {
-    /// The limits for a call that was downgraded.
-    fn raised(&self) -> Limits {
-        Limits { usd: self.hard_limit_usd.or(self.limits.usd), ..self.limits }
-    }
 }
 
 /// A budget that a call does not fit into.
@@ -78,7 +67,7 @@ pub(super) fn limits_dollars(call: &Call, config: &Config) -> bool {
 }
 
 /// Which values a request's body may still bring.
-fn late(call: &Call, config: &Config) -> impl Fn(&str) -> bool {
+fn late<'c>(call: &Call, config: &'c Config) -> impl Fn(&str) -> bool + use<'c> {
     let model = call.endpoint.model.is_none();
     move |key| match key {
         "model" => model,
@@ -92,7 +81,7 @@ fn is_billed(call: &Call) -> bool {
 }
 
 /// Why a call is refused for what its headers say alone: a budget has nothing left, and blocks whatever the body says.
-pub(super) fn refuse_early(call: &Call, config: &Config, context: &mut Context<'_>) -> Option<Refusal> {
+pub(super) fn refuse_early(call: &mut Call, config: &Config, context: &mut Context<'_>) -> Option<Refusal> {
     if !is_billed(call) {
         return None;
     }
@@ -105,7 +94,7 @@ pub(super) fn refuse_early(call: &Call, config: &Config, context: &mut Context<'
 
 /// The budgets that have no room for `amount` and do `action` about it, as far as the headers alone tell.
 fn full<'c>(
-    call: &Call,
+    call: &mut Call,
     config: &'c Config,
     context: &mut Context<'_>,
     now: u64,
@@ -122,13 +111,14 @@ fn full<'c>(
         if budget.observe || !does || !budget.is_decided_by_headers(&late) {
             continue;
         }
-        let Scope::Account(account) = budget.scope(call, now) else { continue };
-        let (limits, hard_limit_usd) = budget.limits(call);
+        let Scope::Account(account) = budget.scope(&*call, now) else { continue };
+        let own = Match::new(index, budget, account, call);
         let (ledger, mut access) = context.ledger(config, now);
-        let standing = ledger.standing(&mut access, &account);
-        let admitted = standing.and_then(|standing| limits.admit(&standing, amount));
-        if let Err(refused @ (Refused::Exceeded(_) | Refused::Busy(_))) = admitted {
-            full.push((Match { index, budget, account, limits, hard_limit_usd }, refused));
+        let (standing, seen) = ledger.look(&mut access, &own.account).ok().unzip();
+        let admitted = standing.map(|standing| own.limits.admit(&standing, amount));
+        call.reservation.known.push(own.known(seen.flatten()));
+        if let Some(Err(refused @ (Refused::Exceeded(_) | Refused::Busy(_)))) = admitted {
+            full.push((own, refused));
         }
     }
     full
@@ -182,14 +172,16 @@ pub(super) fn reserve(
         return Ok(());
     }
     let now = seconds(context.host);
-    let mut matches = Vec::new();
+    let mut known = std::mem::take(&mut call.reservation.known);
+    let mut matches = Vec::with_capacity(config.budgets.len());
     for (index, budget) in config.budgets.iter().enumerate() {
+        if let Some(own) = matches::take(&mut known, index, budget, now) {
+            matches.push(own);
+            continue;
+        }
         match budget.scope(&*call, now) {
             Scope::Elsewhere => {}
-            Scope::Account(account) => {
-                let (limits, hard_limit_usd) = budget.limits(&*call);
-                matches.push(Match { index, budget, account, limits, hard_limit_usd });
-            }
+            Scope::Account(account) => matches.push(Match::new(index, budget, account, call)),
             Scope::Missing(_) if budget.observe => {
                 call.reservation.would = Some((Action::Block, budget.name.clone()));
             }
@@ -235,7 +227,7 @@ impl<'g> Governor<'g, '_> {
         limits: &dyn Fn(&Match<'_>) -> Option<Limits>,
     ) -> Result<(), (&'m Match<'c>, Refused)> {
         let amount = amount(estimate);
-        let mut held = Vec::new();
+        let mut held = Vec::with_capacity(matches.len());
         let mut remaining: Option<Usd> = None;
         for own in matches {
             let against = limits(own);
@@ -285,7 +277,7 @@ impl<'g> Governor<'g, '_> {
 
     fn hold(&mut self, own: &Match<'_>, amount: Amount, limits: Option<&Limits>) -> Result<Held, Refused> {
         let (ledger, mut access) = self.context.ledger(self.config, self.now);
-        ledger.reserve(&mut access, &own.account, amount, limits)
+        ledger.reserve_seen(&mut access, &own.account, amount, limits, own.seen.take())
     }
 
     /// Holds for a call whose path already names the cheaper `target`.

@@ -33,6 +33,8 @@ pub(super) struct Root {
     senders: Vec<Sender>,
     /// When batches left last.
     flushed_ns: u64,
+    /// When its budgets' snapshot was given.
+    turn: overview::Turn,
 }
 
 /// A queue whose batches a root sends.
@@ -73,6 +75,7 @@ impl Root {
             self.queue = Some(queue);
         }
         self.config = Rc::new(config);
+        self.turn = overview::Turn::default();
         Ok(())
     }
 
@@ -159,10 +162,11 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         self.senders.extend(vm::adopt().into_iter().map(|queue| Sender { queue, token: None }));
-        let mut host = self.host();
+        let mut host = ProxyHost { delivery: self.queue.as_ref() };
+        let (config, turn) = (&self.config, &mut self.turn);
         vm::with_instance(|instance| {
             instance.ticked_ns = host.now_ns();
-            overview::tick(&self.config, &mut exchange::Context { host: &mut host, instance });
+            overview::tick(config, turn, &mut exchange::Context { host: &mut host, instance });
         });
         let due = self.is_due();
         self.flush(due);

@@ -12,6 +12,7 @@ use tollgate::config::Config;
 use tollgate::exchange::{Context, Ending, Event, Exchange, Route};
 use tollgate::identity::Instance;
 use tollgate::memory::MemoryHost;
+use tollgate::overview::Turn;
 use tollgate::record::Decision;
 
 /// How a call ends, if nobody refuses it.
@@ -259,7 +260,11 @@ impl Gateway {
             self.end(0);
         }
         for instance in &mut self.workers {
-            tollgate::overview::tick(&self.config, &mut Context { host: &mut self.host, instance });
+            tollgate::overview::tick(
+                &self.config,
+                &mut Turn::default(),
+                &mut Context { host: &mut self.host, instance },
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
 use tollgate::budget::ledger::{Access, Account, Held, Ledger, LedgerConfig, Refused};
-use tollgate::budget::{Amount, Budget, Limits};
+use tollgate::budget::{Amount, Budget, Limits, Values};
 use tollgate::config::Config;
 use tollgate::memory::MemoryHost;
 use tollgate::money::Usd;
@@ -168,7 +168,7 @@ impl World {
     }
 
     fn account(&self, budget: usize) -> Account {
-        self.budgets[budget].account(Vec::new(), self.now)
+        self.budgets[budget].account(Values::default(), self.now)
     }
 
     /// One operation of a worker, with the faults that are due. Says whether there were any.

@@ -229,7 +229,7 @@ impl<'a> Call<'a> {
     }
 
     fn hold(&self, budget: &Budget) -> Option<&Hold> {
-        self.holds.iter().find(|hold| hold.account.budget == budget.name)
+        self.holds.iter().find(|hold| *hold.account.budget == *budget.name)
     }
 
     fn writes(&self) -> bool {

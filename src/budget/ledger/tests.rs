@@ -3,6 +3,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 mod a_million_runs;
 mod leases;
+mod seen;
 
 use super::*;
 use crate::budget::Budget;
@@ -31,7 +32,7 @@ fn hourly(bucket: u8, number: u8, window: u64) -> Account {
     Account {
         id: [0, bucket, number, 0, 0, 0, 0, 0],
         budget: "hour".into(),
-        scope: vec![("department".into(), format!("d{number}").into())],
+        scope: [("department".into(), format!("d{number}").into())].into(),
         window,
         window_end: Some(window + HOUR),
         idle_ttl_secs: None,
@@ -145,7 +146,7 @@ impl Workers {
     /// What is kept in a bucket, read by nobody's rules.
     fn bucket(&mut self, bucket: u16) -> Vec<(u8, Counter)> {
         let bytes = self.host.get(&bucket_key(bucket)).unwrap().map(|(bytes, _)| bytes).unwrap_or_default();
-        codec::entries(&bytes).map(|entry| (entry.id[2], entry.counter().unwrap())).collect()
+        codec::entries(&bytes).map(|entry| (entry.id[2], entry.counter().unwrap().1)).collect()
     }
 }
 
@@ -551,7 +552,7 @@ fn budget(more: &[(&str, serde_json::Value)]) -> Budget {
 
 #[test]
 fn a_counter_outlives_edits_of_limits_and_no_other() {
-    let scope = || vec![("department".into(), "sales".into())];
+    let scope = || [("department".into(), "sales".into())].into();
     let mut workers = Workers::new(1);
     workers.spend(0, &budget(&[]).account(scope(), START), 7);
     for (more, spent) in [
@@ -569,12 +570,12 @@ fn a_counter_outlives_edits_of_limits_and_no_other() {
         assert_eq!(found, (spent, 0), "{more:?}");
     }
     let by_team = budget(&[("per", json!(["team"]))]);
-    assert_eq!(workers.standing(0, &by_team.account(vec![("team".into(), "sales".into())], START)), (0, 0));
+    assert_eq!(workers.standing(0, &by_team.account([("team".into(), "sales".into())].into(), START)), (0, 0));
     let month = |day: u64| budget(&[("window", json!("month")), ("starts_on", json!(day))]).account(scope(), START);
     assert_ne!(month(1).id, month(2).id);
     // Values that run into each other are other scopes.
     let pair =
-        |a: &str, b: &str| budget(&[]).account(vec![("team".into(), a.into()), ("user".into(), b.into())], START).id;
+        |a: &str, b: &str| budget(&[]).account([("team".into(), a.into()), ("user".into(), b.into())].into(), START).id;
     assert_ne!(pair("ab", "c"), pair("a", "bc"));
     assert_ne!(pair("", "abc"), pair("abc", ""));
 }

@@ -1,6 +1,7 @@
 //! Budgets over whole exchanges: holds, settlements, refusals, downgrades.
 
 use super::*;
+use crate::overview::Turn;
 use crate::reply::LocalReply;
 use crate::telemetry::{LabelCap, Metric};
 use serde_json::{Value, json};
@@ -43,6 +44,15 @@ impl Gateway {
     }
 
     fn begin(&mut self, department: &str, body: &str) -> (Exchange, Played) {
+        let (mut exchange, mut played) = self.announce(department);
+        if played.reply.is_none() {
+            self.send(&mut exchange, &mut played, body);
+        }
+        (exchange, played)
+    }
+
+    /// The headers of a call.
+    fn announce(&mut self, department: &str) -> (Exchange, Played) {
         let mut exchange = Exchange::new(Rc::clone(&self.config));
         let mut played = Played { reply: None, sent: Vec::new(), record: None };
         let pairs = [(":method", "POST"), (":path", "/v1/chat/completions"), ("x-cost-department", department)];
@@ -50,12 +60,15 @@ impl Gateway {
         let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: false };
         let context = &mut Context { host: &mut self.host, instance: &mut self.instance };
         played.reply = exchange.on(event, context).reply;
-        if played.reply.is_none() {
-            let verdict = exchange.on(Event::RequestBody { chunk: body.as_bytes(), end_of_stream: true }, context);
-            played.sent = verdict.body.unwrap_or_else(|| body.into());
-            played.reply = verdict.reply;
-        }
         (exchange, played)
+    }
+
+    /// Its body.
+    fn send(&mut self, exchange: &mut Exchange, played: &mut Played, body: &str) {
+        let context = &mut Context { host: &mut self.host, instance: &mut self.instance };
+        let verdict = exchange.on(Event::RequestBody { chunk: body.as_bytes(), end_of_stream: true }, context);
+        played.sent = verdict.body.unwrap_or_else(|| body.into());
+        played.reply = verdict.reply;
     }
 
     pub(super) fn end(&mut self, mut exchange: Exchange, answer: Option<&str>, code_details: &str) -> UsageRecord {
@@ -444,16 +457,50 @@ fn the_admin_endpoint_lists_grants_and_resets() {
 }
 
 #[test]
+fn what_others_hold_between_the_headers_of_a_call_and_its_body_counts() {
+    let body = r#"{"model":"gpt-4o","max_tokens":90,"x":"1234"}"#;
+    let mut gateway = Gateway::new(&json!([month("0.2")]), &json!({}));
+    let (mut first, mut played) = gateway.announce("sales");
+    let (second, other) = gateway.begin("sales", body);
+    assert!(other.reply.is_none());
+    gateway.send(&mut first, &mut played, body);
+    assert_eq!(played.reply.unwrap().details, "tollgate_budget_busy");
+    let (mut third, mut played) = gateway.announce("sales");
+    let record = gateway.end(second, None, "upstream_reset_before_response_started{connection_failure}");
+    assert_eq!(record.cost_picousd, Some(0));
+    gateway.send(&mut third, &mut played, body);
+    assert!(played.reply.is_none(), "what it saw held is held no more");
+    assert_eq!(gateway.standing("sales"), ("0".into(), "0.102".into()));
+}
+
+#[test]
+fn a_call_counts_in_the_window_in_which_its_body_ends() {
+    let minute = json!({"name": "minute", "per": ["department"], "when_missing": "share", "limit_usd": "0.2", "window": "minute"});
+    let mut gateway = Gateway::new(&json!([minute]), &json!({}));
+    gateway.call("sales", 90, 90);
+    for (seconds, passes) in [(59, false), (60, true)] {
+        let (mut exchange, mut played) = gateway.announce("sales");
+        assert!(played.reply.is_none());
+        let began = gateway.host.now_ns;
+        gateway.host.now_ns += seconds * 1_000_000_000;
+        gateway.send(&mut exchange, &mut played, r#"{"model":"gpt-4o","max_tokens":99,"x":"1234"}"#);
+        assert_eq!(played.reply.is_none(), passes, "{seconds}");
+        gateway.host.now_ns = began;
+    }
+}
+
+#[test]
 fn how_scopes_stand_is_told_once_a_minute_by_one_worker() {
     let mut gateway = Gateway::new(&json!([month("1")]), &json!({}));
     gateway.call("sales", 10, 10);
     gateway.call("support", 10, 10);
     let mut other = Instance::register(&mut gateway.host, None);
+    let mut turns = [Turn::default(), Turn::default()];
     for _ in 0..150 {
         gateway.host.now_ns += 1_000_000_000;
-        for instance in [&mut gateway.instance, &mut other] {
+        for (instance, turn) in [&mut gateway.instance, &mut other].into_iter().zip(&mut turns) {
             let context = &mut Context { host: &mut gateway.host, instance };
-            crate::overview::tick(&gateway.config, context);
+            crate::overview::tick(&gateway.config, turn, context);
         }
     }
     let lines: Vec<Value> = gateway.host.lines.iter().map(|line| serde_json::from_slice(line).unwrap()).collect();

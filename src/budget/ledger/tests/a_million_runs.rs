@@ -9,7 +9,7 @@ const RUNS: u64 = 1_000_000 / SHARE as u64;
 /// An id of 36 characters, one of a million.
 fn run(budget: &Budget, number: u64) -> Account {
     let id = format!("0193a4f2-8e5b-7c31-9d20-{number:012x}");
-    let mut account = budget.account(vec![("run_id".into(), id.into())], START);
+    let mut account = budget.account([("run_id".into(), id.into())].into(), START);
     let bucket = u16::from_be_bytes([account.id[0], account.id[1]]) % BUCKETS % (BUCKETS / SHARE);
     [account.id[0], account.id[1]] = bucket.to_be_bytes();
     account
