@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod ledger;
+pub mod recent;
 pub mod window;
 pub mod zone;
 
@@ -13,6 +14,7 @@ use crate::glob::Glob;
 use crate::money::Usd;
 use codec::CounterId;
 use ledger::{Account, Refused, Standing};
+use recent::Recent;
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
 use window::{Calendar, LastSpan, Span};
@@ -201,6 +203,8 @@ pub struct Budget {
     pub observe: bool,
     /// The period of the last call.
     pub last_span: LastSpan,
+    /// The scopes of the last calls.
+    pub recent: Recent,
 }
 
 /// The values of a call by the names that budgets use.
@@ -253,16 +257,21 @@ impl Budget {
         if !self.applies(subject) {
             return Scope::Elsewhere;
         }
-        let mut scope = Vec::with_capacity(self.per.len());
+        let mut values = Vec::with_capacity(self.per.len());
         for key in &self.per {
             match (subject.value(key), self.when_missing) {
-                (Some(value), _) => scope.push((key.clone(), value.into())),
-                (None, WhenMissing::Share) => scope.push((key.clone(), Box::default())),
+                (Some(value), _) => values.push(value),
+                (None, WhenMissing::Share) => values.push(""),
                 (None, WhenMissing::Skip) => return Scope::Elsewhere,
                 (None, WhenMissing::Refuse) => return Scope::Missing(key.clone()),
             }
         }
-        Scope::Account(self.account(scope.into(), unix_seconds))
+        let (scope, id) = self.recent.find(&values, || {
+            let scope: Values = self.per.iter().cloned().zip(values.iter().map(|&value| value.into())).collect();
+            let id = self.counter_id(&scope);
+            (scope, id)
+        });
+        Scope::Account(self.account_of(scope, id, unix_seconds))
     }
 
     /// Brings an account of this budget to the window of `unix_seconds`.
@@ -274,9 +283,14 @@ impl Budget {
 
     /// The counter of a scope at `unix_seconds`.
     pub fn account(&self, scope: Values, unix_seconds: u64) -> Account {
+        let id = self.counter_id(&scope);
+        self.account_of(scope, id, unix_seconds)
+    }
+
+    fn account_of(&self, scope: Values, id: CounterId, unix_seconds: u64) -> Account {
         let Span { start, end } = self.last_span.of(&self.calendar, unix_seconds);
         Account {
-            id: self.counter_id(&scope),
+            id,
             budget: (&*self.name).into(),
             scope,
             window: start,

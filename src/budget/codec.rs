@@ -204,7 +204,7 @@ pub fn with(
     max_bytes: usize,
     mut is_dead: impl FnMut(&Entry<'_>) -> bool,
 ) -> Result<Vec<u8>, Full> {
-    let mut body = Vec::with_capacity(owner.len() + 64);
+    let mut body = Vec::with_capacity(owner.len() + 96);
     body.extend_from_slice(owner);
     // Writing to memory does not fail.
     let _ = counter.write(&mut body);

@@ -4,6 +4,7 @@ use super::node::{Node, Object};
 use crate::api::uses::{Use, Uses};
 use crate::attribution::Rules;
 use crate::budget::ledger::LedgerConfig;
+use crate::budget::recent::Recent;
 use crate::budget::window::{Calendar, LastSpan, Window};
 use crate::budget::zone::Zone;
 use crate::budget::{Action, Budget, Condition, Key, Limits, Override, WhenMissing};
@@ -110,6 +111,7 @@ fn budget(object: &Object<'_, '_>, rules: &Rules) -> Option<Budget> {
         on_exceeded_read,
         observe: observe.unwrap_or(false),
         last_span: LastSpan::default(),
+        recent: Recent::default(),
     })
 }
 

@@ -322,9 +322,13 @@ def measure_reader(progress: Callable[[str], None]) -> dict[str, Any]:
     bootstrap = envoy_config.load()
     filter_only(bootstrap)
     config.write_text(json.dumps(envoy_config.filter_config(bootstrap)), encoding="utf-8")
+    budgets = OUTPUT / "budgets.json"
+    governed = envoy_config.load()
+    three_budgets(governed)
+    budgets.write_text(json.dumps(envoy_config.filter_config(governed)), encoding="utf-8")
     commands = {
         "native": ["cargo", "bench", "--quiet", "--bench", "reply", "--", *inputs],
-        "v8": ["node", str(ROOT / "tests" / "bench" / "v8.mjs"), str(WASM), str(config), *inputs],
+        "v8": ["node", str(ROOT / "tests" / "bench" / "v8.mjs"), str(WASM), str(config), *inputs, str(budgets)],
     }
     results: dict[str, Any] = {}
     for name, command in commands.items():
@@ -397,7 +401,7 @@ def table(results: dict[str, Any]) -> Iterator[str]:
         ("stream, ns per event", "event_ns"), ("call without a reply body, us", "call_us"),
         (f"a new VM with {MODELS} models, ms", "table_ms"), ("  its linear memory, MB", "table_memory_mb"),
         ("  and with the shipped prices, MB", "memory_mb"),
-        ("ten header dimensions, us more", "ten_headers_us"),
+        ("ten header dimensions, us more", "ten_headers_us"), ("three budgets, us more", "three_budgets_us"),
     ):
         shown = (reader[side].get(key) if reader[side] else None for side in ("native", "v8"))
         yield f"{title:48}" + "".join(f"{'-' if value is None else figure(value):>12}" for value in shown)
