@@ -7,6 +7,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 mod attribution;
 mod budgets;
 mod bypass;
+mod held;
 mod metering;
 mod policy;
 
