@@ -8,10 +8,10 @@ use super::abi::{self, Map};
 use super::http_context::{SharedExchange, feed};
 use super::proxy_host::ProxyHost;
 use super::vm;
-use crate::exchange::{Edit, Event};
+use crate::exchange::{Edit, Event, Exchange};
 use crate::host::Clock;
 use crate::http::Headers;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 /// How long a host may show nothing of a body before it is taken to be unable to.
@@ -25,7 +25,7 @@ pub(super) struct Watched {
     context: u32,
     since_ns: u64,
     proof: Proof,
-    exchange: Weak<std::cell::RefCell<crate::exchange::Exchange>>,
+    exchange: Weak<RefCell<Exchange>>,
 }
 
 /// Watches a request that is held from now on.
