@@ -17,6 +17,7 @@
 mod bound;
 mod call;
 mod governing;
+mod held;
 mod once;
 mod pricing;
 mod request;
@@ -24,7 +25,7 @@ mod request;
 pub use call::Ending;
 
 use crate::admin::{self, Step};
-use crate::api::{self, Api, Dialect, Endpoint, ReplyField, provider};
+use crate::api::{Api, Dialect, Endpoint, ReplyField, provider};
 use crate::attribution::{self, Attribution};
 use crate::body::{ContentEncoding, Framing, ReplyReader};
 use crate::budget::Budget;
@@ -37,7 +38,7 @@ use crate::reply::{LocalReply, Refusal};
 use crate::rewrite::include_usage;
 use crate::rewrite::usage_event::UsageEventFilter;
 use call::Call;
-use request::RequestReader;
+use request::{Plan, RequestReader};
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -65,6 +66,11 @@ pub enum Event<'a> {
     },
     /// The request's trailers: its body is over.
     RequestTrailers,
+    /// The host could not hold the request: see [`Exchange::holds_request`].
+    HeldInVain {
+        /// The request's headers, which go on now.
+        headers: &'a Headers<'a>,
+    },
     /// The response's headers.
     ResponseHeaders {
         /// All of them, pseudo-headers too.
@@ -179,6 +185,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the host is to hold the request's headers and body; it shows the whole of the body anew with each piece.
+    pub fn holds_request(&self) -> bool {
+        matches!(&self.state, State::ReadingRequest(_, reader) if reader.is_held())
+    }
+
     /// Whether pieces of the response's body are wanted.
     pub fn reads_response_body(&self) -> bool {
         matches!(self.state, State::ReadingReply(..))
@@ -233,13 +244,19 @@ impl Exchange {
 
             (State::ReadingRequest(call, mut reader), Event::RequestBody { chunk, end_of_stream }) => {
                 verdict.body = reader.feed(chunk, end_of_stream);
-                if let Some(refusal) = self.oversize(reader.bytes(), reader.withholds()) {
+                let oversize = self.oversize(reader.bytes(), reader.withholds());
+                if let Some(refusal) = oversize.or_else(|| self.busy(reader.withholds(), 0, context)) {
                     refuse(call, *reader, refusal, &mut verdict)
                 } else if end_of_stream {
                     self.request_ended(call, *reader, false, context, &mut verdict)
                 } else {
+                    self.keep_holding(&call, &mut reader, context, &mut verdict);
                     State::ReadingRequest(call, reader)
                 }
+            }
+            (State::ReadingRequest(mut call, mut reader), Event::HeldInVain { headers }) if reader.is_held() => {
+                self.release(&mut call, &mut reader, headers, context, &mut verdict);
+                State::ReadingRequest(call, reader)
             }
             (State::ReadingRequest(call, reader), Event::RequestTrailers) => {
                 self.request_ended(call, *reader, true, context, &mut verdict)
@@ -255,6 +272,8 @@ impl Exchange {
 
             (State::ReadingReply(call, mut reply), Event::RequestBody { chunk, end_of_stream }) => {
                 verdict.body = reply.request.as_mut().and_then(|reader| reader.feed_late(chunk, end_of_stream));
+                // Nothing of a request that was answered while it was held goes on any more.
+                verdict.pause = reply.request.as_ref().is_some_and(|reader| reader.is_held());
                 State::ReadingReply(call, reply)
             }
             (State::ReadingReply(mut call, mut reply), Event::ResponseBody { chunk, end_of_stream }) => {
@@ -370,37 +389,42 @@ impl Exchange {
             call.provisional(&self.config, context);
             return State::AwaitingReply(call);
         }
-        let inject = !end_of_stream && self.injects(&call, route, headers);
-        if inject {
-            // The length changes, and a compressed answer could not be taken apart.
-            verdict.edits.push(Edit::Remove("content-length".into()));
-            verdict.edits.push(Edit::Set("accept-encoding", "identity".into()));
-        } else if let Some(accepted) = headers.get("accept-encoding")
+        let governed = governing::may_govern(&call, &self.config);
+        let awaits_model = self.judges(&call) && call.endpoint.model.is_none();
+        let awaits_owner = call.attribution.awaits_body(&self.config.attribution);
+        let mut plan = Plan {
+            inject: !end_of_stream && self.injects(&call, route, headers),
+            withhold: !end_of_stream && (awaits_model || awaits_owner || governed),
+            ..Plan::default()
+        };
+        let bytes = headers.number("content-length").unwrap_or(0);
+        plan.hold = self.holds(plan, bytes);
+        if (!plan.inject || plan.hold)
+            && let Some(accepted) = headers.get("accept-encoding")
             && !signed.contain(b"accept-encoding")
             && let Some(narrowed) = http::narrow_accept_encoding(accepted)
         {
             verdict.edits.push(Edit::Set("accept-encoding", narrowed));
         }
-        let governed = governing::may_govern(&call, &self.config);
-        let awaits_model = self.judges(&call) && call.endpoint.model.is_none();
-        let awaits_owner = call.attribution.awaits_body(&self.config.attribution);
-        let withhold = !end_of_stream && (awaits_model || awaits_owner || governed);
-        call.can_be_downgraded = withhold
-            && call.endpoint.model.is_none()
+        call.can_be_downgraded = plan.withhold
+            && (call.endpoint.model.is_none() || plan.hold)
             && ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity
             && !headers.fix_body();
-        if call.can_be_downgraded && self.config.budgets.iter().any(Budget::downgrades) {
-            // The name of another model has another length.
-            verdict.edits.push(Edit::Remove("content-length".into()));
+        if plan.hold {
+            plan.rewrite = call.can_be_downgraded && self.config.budgets.iter().any(Budget::downgrades);
+            call.held_path = headers.get(":path").filter(|_| plan.rewrite).map(Into::into);
+        } else {
+            self.edit_early(&call, plan.inject, verdict);
+            governing::downgrade_path(&mut call, headers, &self.config, context, verdict);
         }
-        governing::downgrade_path(&mut call, headers, &self.config, context, verdict);
         let paths = self.config.attribution.body_paths();
-        let reader = RequestReader::new(call.api(), headers, &self.config.metering, paths, inject, withhold);
-        let bytes = headers.number("content-length").unwrap_or(0);
+        let withheld = &context.instance.withheld;
+        let reader = RequestReader::new(call.api(), headers, &self.config.metering, paths, plan, withheld);
         let known = if awaits_model && !end_of_stream { None } else { self.judge(&call) };
         let refusal = self
-            .oversize(bytes, withhold)
-            .or_else(|| self.objection(&call, withhold))
+            .oversize(bytes, plan.withhold)
+            .or_else(|| self.busy(plan.withhold, bytes, context))
+            .or_else(|| self.objection(&call, plan.withhold))
             .or(known)
             // What a budget has to count must be readable.
             .or_else(|| (governed && !end_of_stream && !reader.reads()).then_some(Refusal::Unreadable))
@@ -412,6 +436,7 @@ impl Exchange {
             return self.request_ended(call, reader, false, context, verdict);
         }
         call.provisional(&self.config, context);
+        verdict.pause = plan.hold;
         State::ReadingRequest(call, Box::new(reader))
     }
 
@@ -452,42 +477,31 @@ impl Exchange {
     fn request_ended(
         &self,
         mut call: Box<Call>,
-        reader: RequestReader,
+        mut reader: RequestReader,
         in_trailers: bool,
         context: &mut Context<'_>,
         verdict: &mut Verdict,
     ) -> State {
         let stuck = in_trailers && reader.holds();
+        let was_held = reader.is_held();
+        let whole = reader.take_held();
         call.request = reader.finish();
         call.attribute_body(&self.config);
         call.decide_workload(&self.config);
         let judged = || self.objection(&call, false).or_else(|| self.judge(&call));
         let judged = if stuck { Some(Refusal::Trailers) } else { judged() };
-        let refusal =
-            judged.or_else(|| governing::reserve(&mut call, verdict.body.as_deref(), &self.config, context).err());
+        let body = whole.as_ref().map(|whole| &*whole.bytes).or(verdict.body.as_deref());
+        let refusal = judged.or_else(|| governing::reserve(&mut call, body, &self.config, context).err());
         if let Some(refusal) = refusal {
             return answer(call, refusal, verdict);
         }
-        if let Some(body) = call.reservation.rewritten.take() {
+        if was_held {
+            Exchange::send_held(&mut call, whole, in_trailers, verdict);
+        } else if let Some(body) = call.reservation.rewritten.take() {
             verdict.body = Some(body);
         }
         call.provisional(&self.config, context);
         State::AwaitingReply(call)
-    }
-
-    /// Whether to ask for usage in the caller's place: the format needs it, the provider takes it, and nothing about
-    /// the request says that its body must stay as it is.
-    fn injects(&self, call: &Call, route: Route<'_>, headers: &Headers<'_>) -> bool {
-        let host = headers.text(":authority", 256);
-        let upstream = self.config.upstream(route, host).and_then(|upstream| upstream.inject_include_usage);
-        let refused = || api::refuses_include_usage(host, headers.get(":path").unwrap_or_default());
-        let wanted = upstream.unwrap_or_else(|| self.config.metering.inject_include_usage && !refused());
-        // Held bytes could not follow the body into its trailers.
-        wanted
-            && call.api().format().include_usage
-            && ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity
-            && !headers.fix_body()
-            && headers.get("trailer").is_none()
     }
 
     fn response_headers(

@@ -116,8 +116,10 @@ pub(super) struct Call {
     pub(super) kept_usage_event: bool,
     /// It is made by an agent that writes, as far as header and tools say.
     pub(super) writes: bool,
-    /// Its body may be changed, and names its model.
+    /// What names its model may be changed once its body has come.
     pub(super) can_be_downgraded: bool,
+    /// Its path, where that names the model and is held until the body has come.
+    pub(super) held_path: Option<Box<[u8]>>,
     /// It passes as it is where it should be changed and a signature forbids it.
     pub(super) passes_signed: bool,
     /// What it holds in budgets.
@@ -185,6 +187,7 @@ impl Call {
             kept_usage_event: false,
             writes: false,
             can_be_downgraded: false,
+            held_path: None,
             passes_signed: upstream.is_some_and(|upstream| upstream.pass_signed) && headers.are_signed(),
             reservation: Reservation::default(),
             progress_ns: started_ns,
@@ -532,6 +535,9 @@ impl Call {
                 None if record.decision == Decision::Downgraded => host.count(Metric::BudgetDowngrades { budget }, 1),
                 None => {}
             }
+        }
+        if self.refusal == Some(Refusal::Busy) {
+            host.count(Metric::BusyRefusals, 1);
         }
         for note in record.notes.iter().filter(|note| !note.contains(':')) {
             host.count(Metric::Notes { note }, 1);

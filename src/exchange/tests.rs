@@ -8,6 +8,7 @@ mod access_log;
 mod attribution;
 mod budgets;
 mod bypass;
+mod held;
 mod metering;
 mod policy;
 

@@ -12,10 +12,12 @@ pub(super) struct Gateway {
     pub(super) host: MemoryHost,
     pub(super) instance: Instance,
     pub(super) config: Rc<Config>,
+    /// What the configuration was read from.
+    text: Value,
 }
 
 /// What became of one call.
-struct Played {
+pub(super) struct Played {
     reply: Option<LocalReply>,
     /// What the provider got.
     sent: Vec<u8>,
@@ -36,10 +38,17 @@ impl Gateway {
         for (key, value) in more.as_object().unwrap() {
             config[key] = value.clone();
         }
-        let config = Config::from_bytes(config.to_string().as_bytes()).unwrap();
         let mut host = MemoryHost::default();
         let instance = Instance::register(&mut host, None);
-        Gateway { host, instance, config: Rc::new(config) }
+        Gateway { host, instance, config: read(&config), text: config }
+    }
+
+    /// Other sections from now on.
+    pub(super) fn reconfigure(&mut self, sections: &Value) {
+        for (key, value) in sections.as_object().unwrap() {
+            self.text[key] = value.clone();
+        }
+        self.config = read(&self.text);
     }
 
     fn begin(&mut self, department: &str, body: &str) -> (Exchange, Played) {
@@ -70,7 +79,7 @@ impl Gateway {
     }
 
     /// A call for 10 input tokens and `tokens` output tokens at most, of which it uses `used`.
-    fn call(&mut self, department: &str, tokens: u64, used: u64) -> Played {
+    pub(super) fn call(&mut self, department: &str, tokens: u64, used: u64) -> Played {
         let body = format!(r#"{{"model":"gpt-4o","max_tokens":{tokens}}}"#);
         let (exchange, mut played) = self.begin(department, &body);
         let answer = format!(r#"{{"model":"gpt-4o","usage":{{"prompt_tokens":10,"completion_tokens":{used}}}}}"#);
@@ -93,6 +102,10 @@ impl Gateway {
         let standing = ledger.standing(&mut access, &account).unwrap();
         (standing.spent.usd.to_string(), standing.held.usd.to_string())
     }
+}
+
+fn read(config: &Value) -> Rc<Config> {
+    Rc::new(Config::from_bytes(config.to_string().as_bytes()).unwrap())
 }
 
 pub(super) fn month(limit_usd: &str) -> Value {
