@@ -134,10 +134,24 @@ pub struct MeteringConfig {
     pub refuse_oversize: Option<bool>,
     /// What becomes of requests to LLM hosts that no format is known for.
     pub on_unmetered: OnUnmetered,
-    /// Whether answers tell the caller what is left of its budgets.
+    /// Whether answers tell the caller what is left of its budgets, and those that are no streams what they cost.
     pub cost_headers: bool,
+    /// Where streams tell what they cost.
+    pub streamed_cost: StreamedCost,
     /// Keys `request_hash` and `prefix_hash`; absent: no hashes.
     pub hash_key: Option<Box<str>>,
+}
+
+/// Where a stream tells what it cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamedCost {
+    /// Only in the record.
+    #[default]
+    Nowhere,
+    /// Server-sent events, in a comment behind the last of them.
+    Comment,
+    /// In trailers.
+    Trailers,
 }
 
 /// What becomes of a request that no format is known for.
@@ -162,6 +176,7 @@ impl Default for MeteringConfig {
             refuse_oversize: None,
             on_unmetered: OnUnmetered::Record,
             cost_headers: false,
+            streamed_cost: StreamedCost::Nowhere,
             hash_key: None,
         }
     }
@@ -351,6 +366,9 @@ fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
     Some(upstream)
 }
 
+const STREAMED_COST: [(&str, StreamedCost); 3] =
+    [("none", StreamedCost::Nowhere), ("comment", StreamedCost::Comment), ("trailers", StreamedCost::Trailers)];
+
 fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
     let object = node.object()?;
     let default = MeteringConfig::default();
@@ -374,6 +392,7 @@ fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
         max_withheld_bytes: max_withheld.unwrap_or_else(|| default.max_withheld_bytes.max(max_request_bytes)),
         refuse_oversize,
         on_unmetered: on_unmetered.unwrap_or_default(),
+        streamed_cost: object.get("streamed_cost").and_then(|place| place.one_of(&STREAMED_COST)).unwrap_or_default(),
         cost_headers: object.get("cost_headers").and_then(Node::boolean).unwrap_or(default.cost_headers),
         inject_include_usage: inject.unwrap_or(default.inject_include_usage),
         hash_key: object.get("hash_key").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),

@@ -267,7 +267,7 @@ proptest! {
         let mut host = MemoryHost::default();
         let mut instance = Instance::register(&mut host, None);
         // What is held is what a budget has to see; without one, requests pass as they come.
-        let holding = br#"{"metering": {"hold_request_headers": true}, "budgets": [{"name": "b", "limit_calls": 9, "window": "day"}]}"#;
+        let holding = br#"{"metering": {"hold_request_headers": true, "cost_headers": true, "streamed_cost": "comment"}, "budgets": [{"name": "b", "limit_calls": 9, "window": "day"}]}"#;
         let config = Config::from_bytes(if holds { holding } else { b"" }).unwrap();
         let mut exchange = Exchange::new(Rc::new(config));
         let mut logged = 0;
@@ -293,6 +293,7 @@ proptest! {
                 4 => Event::ResponseBody { chunk: bytes, end_of_stream: *end_of_stream },
                 5 => Event::ResponseTrailers,
                 6 => Event::HeldInVain { headers: &headers },
+                7 => Event::ReplyHeldInVain,
                 _ => {
                     logged += 1;
                     Event::Log(Ending { code_details: Some(&details), request_headers: Some(&headers), ..Ending::default() })

@@ -112,8 +112,8 @@ impl LogRecord<'_> {
         (id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
     }
 
-    /// One line for people. The id ends it, because there are stores (Loki before 2026) that take two log records of the
-    /// same time and the same line for one.
+    /// One line for people. The id ends it, because there are stores that take two log records of the same time and
+    /// line for one: <https://github.com/grafana/loki/issues/15425>.
     fn summary(&self) -> String {
         let kind = self.record.text("type").unwrap_or_default();
         let fields = if kind == "usage" {

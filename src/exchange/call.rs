@@ -4,7 +4,8 @@ use super::governing::{self, Reservation};
 use super::once;
 use super::pricing::{self, Outcome};
 use super::request::{RequestBody, RequestReader};
-use super::{Context, Reply, Route};
+use super::response::Reply;
+use super::{Context, Route};
 use crate::api::{self, Api, Endpoint, ReplyFacts, provider};
 use crate::attribution::{Attribution, Dimension, Name, Origin};
 use crate::body::{Damage, Framing};
@@ -288,19 +289,25 @@ impl Call {
             return;
         }
         self.progress_ns = context.instance.ticked_ns;
-        let record = self.so_far(reply.reader.framing(), config, context);
+        self.reply_framing = reply.reader.framing();
+        let record = self.so_far(EndReason::Provisional, config, context);
         context.host.provisional(&record);
         self.expose(&record, config, context.host);
     }
 
-    /// The record of a call that is not over, with usage and cost as they stand.
-    fn so_far(&mut self, framing: Option<Framing>, config: &Config, context: &mut Context<'_>) -> UsageRecord {
+    /// The record of a call whose response has come to its end, as far as is known before the host says that all is over.
+    pub(super) fn whole(&mut self, config: &Config, context: &mut Context<'_>) -> UsageRecord {
+        self.so_far(EndReason::Complete, config, context)
+    }
+
+    /// The record with usage and cost as they stand, should it end now and so.
+    fn so_far(&mut self, end_reason: EndReason, config: &Config, context: &mut Context<'_>) -> UsageRecord {
         let kept = self.take_record(config, context);
         let mut record = (*kept).clone();
         self.record = Some(kept);
         let now_ns = context.host.now_ns();
-        self.reply_framing = framing;
         self.write_workload(&mut record);
+        record.end_reason = end_reason;
         record.status = self.status;
         record.duration_ms = Some(millis(self.started_ns, now_ns));
         self.write_reply(&mut record, &Ending::default());

@@ -144,7 +144,8 @@ impl Context for Root {
         let status = header(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let retry_after = header("retry-after").and_then(|text| String::from_utf8(text).ok());
         let size = body_size.min(MAX_ANSWER_BYTES);
-        let body = if size == 0 { Vec::new() } else { abi::buffer(Buffer::CallResponseBody, size).unwrap_or_default() };
+        let body =
+            if size == 0 { Vec::new() } else { abi::buffer(Buffer::CallResponseBody, 0, size).unwrap_or_default() };
         let answer = |status| Answer { status, retry_after: retry_after.as_deref(), body: &body };
         self.settle(&queue, status.map_or(Outcome::NoAnswer, |status| Outcome::Answered(answer(status))));
         self.flush(false);
