@@ -474,3 +474,32 @@ fn how_scopes_stand_is_told_once_a_minute_by_one_worker() {
     assert_eq!(snapshots.len(), 4, "two scopes, two whole minutes: {lines:?}");
     assert!(snapshots.iter().all(|line| line["spent_usd"] == 0.02), "{snapshots:?}");
 }
+
+#[test]
+fn a_stream_of_twenty_minutes_keeps_its_hold_and_a_dead_worker_leaves_none() {
+    let body = r#"{"model":"gpt-4o","max_tokens":30,"stream":true}"#;
+    let mut gateway = Gateway::new(&json!([month("1")]), &json!({"reservation": {"lease_secs": 30}}));
+    let (mut stream, _) = gateway.begin("sales", body);
+    // The next two calls are of two more workers: one dies with its call, the other only looks on.
+    let mut streaming = std::mem::replace(&mut gateway.instance, Instance::register(&mut gateway.host, None));
+    drop(gateway.begin("support", body));
+    gateway.instance = Instance::register(&mut gateway.host, None);
+    let head = headers(&[(":status", "200"), ("content-type", "text/event-stream")], &[]);
+    let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    stream.on(Event::ResponseHeaders { headers: &head, end_of_stream: false }, &mut context);
+    for seconds in 1..=1200 {
+        gateway.host.now_ns += 1_000_000_000;
+        let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+        crate::overview::tick(&gateway.config, &mut context);
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n".as_bytes();
+        stream.on(Event::ResponseBody { chunk: event, end_of_stream: false }, &mut context);
+        let (_, held) = gateway.standing("sales");
+        assert_ne!(held, "0", "after {seconds} s");
+        let (_, leaked) = gateway.standing("support");
+        assert_eq!(leaked == "0", seconds > 30, "after {seconds} s: {leaked}");
+    }
+    let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    stream.on(Event::Log(Ending { code_details: Some("via_upstream"), ..Ending::default() }), &mut context);
+    let cost = gateway.host.records[0].cost_usd.as_ref().map(|cost| cost.as_str().to_owned());
+    assert_eq!(gateway.standing("sales"), (cost.unwrap(), "0".into()));
+}
