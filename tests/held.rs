@@ -1,6 +1,10 @@
 //! Held requests in the compiled module: what goes on and when, hosts that can't hold, and answers that can't be sent.
 
+use crate::golden;
 use crate::support::chunks::Chunking;
+use crate::support::core_driver::CoreDriver;
+use crate::support::exchange::{Driver, Outcome, stable};
+use crate::support::wasm_driver::WasmDriver;
 use crate::support::wasm_host::{Action, Fault, HostCall, HttpStream, NO_HEADERS, Plugin, Process, Program, Vm};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -75,6 +79,37 @@ fn a_held_request_goes_on_at_its_end_in_one_piece_with_its_length() {
         assert_eq!(sent.text("content-length"), Some(CHEAPER.len().to_string()));
         assert_eq!((sent.text("accept-encoding").as_deref(), sent.has("x-cost-department")), (Some("gzip"), false));
         assert_eq!(record_of(&call)["decision"], "downgraded");
+    }
+}
+
+/// Every golden exchange, under a budget that has to see its body.
+fn outcomes(driver: &mut dyn Driver, hold: bool, chunking: Chunking) -> Vec<(String, Outcome)> {
+    let mut config: Value = serde_json::from_slice(&golden::config()).unwrap();
+    config["budgets"] = json!([{"name": "calls", "limit_calls": 1_000_000, "window": "lifetime"}]);
+    config["metering"] = json!({ "hold_request_headers": hold });
+    let cases = golden::cases().into_iter();
+    let outcomes = cases.map(|(name, case)| {
+        let mut exchange = golden::exchange(&case);
+        exchange.config = config.to_string().into_bytes();
+        let mut outcome = driver.play(&exchange, chunking);
+        outcome.record = outcome.record.as_ref().map(stable);
+        (name, outcome)
+    });
+    outcomes.collect()
+}
+
+#[test]
+fn every_golden_exchange_comes_out_the_same_held_or_not() {
+    let drivers: [&mut dyn Driver; 2] = [&mut CoreDriver, &mut WasmDriver::default()];
+    for driver in drivers {
+        for chunking in Chunking::ALL {
+            let (held, passed) = (outcomes(driver, true, chunking), outcomes(driver, false, chunking));
+            for ((name, held), (_, passed)) in held.into_iter().zip(passed) {
+                assert_eq!(held.record, passed.record, "{name} {chunking:?}");
+                assert_eq!(held.upstream_body, passed.upstream_body, "{name} {chunking:?}");
+                assert_eq!(held.client_body, passed.client_body, "{name} {chunking:?}");
+            }
+        }
     }
 }
 
