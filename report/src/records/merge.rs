@@ -47,15 +47,16 @@ Examples:
   tollgate records merge usage-*.ndjson.gz --access-log access-*.log.gz --strict -o complete.ndjson
   kubectl logs deploy/envoy | tollgate records merge usage.ndjson --access-log - > complete.ndjson
 
-Of several records of one id, the end of the call counts more than a provisional record, and the collector's more than
-the access log's; of several provisional ones, the one with the longest duration. Records that are not about calls are
-kept, too. Missing are numbers (seq) of a VM (instance) between two that there are: records that neither has.
+Of several records of one id, the end of the call counts more than a provisional record, and the
+collector's more than the access log's; of several provisional ones, the one with the longest
+duration. Records that are not about calls are kept, too. Missing are numbers (seq) of a VM
+(instance) between two that there are: records that neither has.
 
-Needs about 100 MB of memory per million records, and disk for what is written, once more: beside the output, else in
-TMPDIR.
+Needs about 100 MB of memory per million records, and disk for what is written, once more: beside
+the output, else in TMPDIR.
 
-Exit codes: 0 merged, 1 merged, with --strict and records that are missing, unreadable or contradicting, 2 a file cannot
-be read or written.";
+Exit codes: 0 merged, 1 merged, with --strict and records that are missing, unreadable or
+contradicting, 2 a file cannot be read or written.";
 
 /// Merges.
 pub(super) fn run(args: &MergeArgs, output: &mut Output) -> anyhow::Result<Exit> {
