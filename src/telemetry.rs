@@ -95,6 +95,8 @@ pub enum Metric<'a> {
     BudgetAlerts {
         /// The budget.
         budget: &'a str,
+        /// Percent of its limit.
+        threshold: &'a str,
     },
     /// Response bodies that could not be read to their end.
     DamagedReplies {
@@ -130,7 +132,9 @@ impl Metric<'_> {
             Metric::BudgetDowngrades { budget } => ("budget_downgrades_total", [Some(("budget", budget)), None]),
             Metric::BusyRefusals => ("busy_refusals_total", [None, None]),
             Metric::ReleasedHolds => ("released_holds_total", [None, None]),
-            Metric::BudgetAlerts { budget } => ("budget_alerts_total", [Some(("budget", budget)), None]),
+            Metric::BudgetAlerts { budget, threshold } => {
+                ("budget_alerts_total", [Some(("threshold", threshold)), Some(("budget", budget))])
+            }
             Metric::DamagedReplies { reason } => ("damaged_replies_total", [Some(("reason", reason)), None]),
         }
     }

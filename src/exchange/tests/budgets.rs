@@ -238,7 +238,7 @@ fn an_alert_is_given_once_for_each_threshold() {
     assert_eq!(told, [(50, "0.07".into())], "{lines:?}");
     assert_eq!(lines[0]["type"], "budget_alert");
     assert_eq!(lines[0]["scope"]["department"], "sales");
-    let alerts = Metric::BudgetAlerts { budget: "month" }.stat_name(&mut LabelCap::default());
+    let alerts = Metric::BudgetAlerts { budget: "month", threshold: "50" }.stat_name(&mut LabelCap::default());
     assert_eq!(gateway.host.counter(&alerts), 1);
 }
 
