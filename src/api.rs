@@ -255,6 +255,8 @@ pub enum ReplyField {
     DetailModality,
     /// Its count.
     DetailTokens,
+    /// Which of a provider's caches the cached tokens were read from.
+    CacheType,
     /// What the provider says the call cost, in dollars.
     CostUsd,
     /// The same in units of 1e-10 dollars.

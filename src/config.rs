@@ -3,8 +3,10 @@
 //! Text or a Struct comes in, a [`Config`] or every error at once comes out. Sections are read by hand through
 //! `config/node.rs` rather than by serde derives, which stop at the first error and lose a number's text.
 
+mod access_log;
 mod attribution;
 mod budgets;
+mod collector;
 mod node;
 mod prices;
 mod structpb;
@@ -16,7 +18,9 @@ use crate::budget::ledger::LedgerConfig;
 use crate::exchange::Route;
 use crate::glob::Glob;
 use crate::money::Decimal;
+pub use access_log::AccessLogConfig;
 pub use budgets::DowngradeConfig;
+pub use collector::CollectorConfig;
 use node::{Errors, Node, Object};
 pub use prices::{OnUnknownModel, PricesConfig};
 use serde_json::value::RawValue;
@@ -72,6 +76,8 @@ pub struct Config {
     pub workload: WorkloadConfig,
     /// How usage is estimated.
     pub reservation: ReservationConfig,
+    /// What the access log may show besides the record.
+    pub access_log: AccessLogConfig,
     /// Where records are sent; absent: only to the access log.
     pub collector: Option<CollectorConfig>,
 }
@@ -128,10 +134,24 @@ pub struct MeteringConfig {
     pub refuse_oversize: Option<bool>,
     /// What becomes of requests to LLM hosts that no format is known for.
     pub on_unmetered: OnUnmetered,
-    /// Whether answers tell the caller what is left of its budgets.
+    /// Whether answers tell the caller what is left of its budgets, and those that are no streams what they cost.
     pub cost_headers: bool,
+    /// Where streams tell what they cost.
+    pub streamed_cost: StreamedCost,
     /// Keys `request_hash` and `prefix_hash`; absent: no hashes.
     pub hash_key: Option<Box<str>>,
+}
+
+/// Where a stream tells what it cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamedCost {
+    /// Only in the record.
+    #[default]
+    Nowhere,
+    /// Server-sent events, in a comment behind the last of them.
+    Comment,
+    /// In trailers.
+    Trailers,
 }
 
 /// What becomes of a request that no format is known for.
@@ -156,6 +176,7 @@ impl Default for MeteringConfig {
             refuse_oversize: None,
             on_unmetered: OnUnmetered::Record,
             cost_headers: false,
+            streamed_cost: StreamedCost::Nowhere,
             hash_key: None,
         }
     }
@@ -202,31 +223,6 @@ pub struct AdminConfig {
     pub path: Box<str>,
     /// Of the token that opens it.
     pub token_sha256: [u8; 32],
-}
-
-/// The section `collector`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CollectorConfig {
-    /// Envoy cluster to send to.
-    pub cluster: String,
-    /// `:path` of a batch.
-    pub path: String,
-    /// `:authority` of a batch.
-    pub authority: String,
-    /// Further headers of a batch.
-    pub headers: Vec<(String, String)>,
-    /// `content-type` of a batch.
-    pub content_type: String,
-    /// How often batches leave, in milliseconds.
-    pub flush_ms: u32,
-    /// Records in a batch.
-    pub max_batch: usize,
-    /// Bytes of records that may wait, per worker.
-    pub max_queue_bytes: usize,
-    /// Times a batch is sent before it is dropped.
-    pub max_attempts: u32,
-    /// How long the collector may take to answer, in milliseconds.
-    pub timeout_ms: u32,
 }
 
 impl Config {
@@ -284,6 +280,7 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
     let reservation = object.get("reservation").and_then(read_reservation).unwrap_or_default();
     let ledger = object.get("ledger").and_then(budgets::read_ledger);
     let attribution = object.get("attribution").and_then(attribution::read).unwrap_or_default();
+    let access_log = object.get("access_log").and_then(|node| access_log::read(node, &attribution)).unwrap_or_default();
     let budgets = object.get("budgets").and_then(|list| budgets::read(list, &attribution)).unwrap_or_default();
     let config = Config {
         attribution,
@@ -296,7 +293,8 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
         ledger: LedgerConfig { lease_secs: reservation.lease_secs, ..ledger.unwrap_or_default() },
         reservation,
         admin: object.get("admin").and_then(read_admin),
-        collector: object.get("collector").and_then(read_collector),
+        access_log,
+        collector: object.get("collector").and_then(collector::read),
     };
     if let Some(list) = object.get("budgets")
         && config.downgrades.is_empty()
@@ -368,6 +366,9 @@ fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
     Some(upstream)
 }
 
+const STREAMED_COST: [(&str, StreamedCost); 3] =
+    [("none", StreamedCost::Nowhere), ("comment", StreamedCost::Comment), ("trailers", StreamedCost::Trailers)];
+
 fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
     let object = node.object()?;
     let default = MeteringConfig::default();
@@ -391,6 +392,7 @@ fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
         max_withheld_bytes: max_withheld.unwrap_or_else(|| default.max_withheld_bytes.max(max_request_bytes)),
         refuse_oversize,
         on_unmetered: on_unmetered.unwrap_or_default(),
+        streamed_cost: object.get("streamed_cost").and_then(|place| place.one_of(&STREAMED_COST)).unwrap_or_default(),
         cost_headers: object.get("cost_headers").and_then(Node::boolean).unwrap_or(default.cost_headers),
         inject_include_usage: inject.unwrap_or(default.inject_include_usage),
         hash_key: object.get("hash_key").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),
@@ -442,52 +444,6 @@ fn read_admin(node: Node<'_, '_>) -> Option<AdminConfig> {
         path: path.map_or_else(|| "/.tollgate".into(), |path| Box::from(&*path)),
         token_sha256: token_sha256?,
     })
-}
-
-fn read_collector(node: Node<'_, '_>) -> Option<CollectorConfig> {
-    let object = node.object()?;
-    let text = |key| object.get(key).and_then(Node::text).map(String::from);
-    let cluster = object.require("cluster").and_then(Node::text).map(String::from);
-    let path = text("path").unwrap_or_else(|| "/".into());
-    if let Some(node) = object.get("path")
-        && !path.starts_with('/')
-    {
-        node.error("must begin with /");
-    }
-    let authority = text("authority");
-    let content_type = text("content_type").unwrap_or_else(|| "application/x-ndjson".into());
-    if let Some(format) = object.get("format") {
-        format.one_of(&[("ndjson", ())]);
-    }
-    let mut headers = Vec::new();
-    if let Some(list) = object.get("headers").and_then(Node::object) {
-        list.each(|name, value| {
-            let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-            if !valid {
-                value.error("is no header name");
-            }
-            if let Some(text) = value.text() {
-                if text.chars().any(char::is_control) {
-                    value.error("must not have control characters");
-                }
-                headers.push((name.to_ascii_lowercase(), text.into_owned()));
-            }
-        });
-    }
-    let config = CollectorConfig {
-        path,
-        headers,
-        content_type,
-        flush_ms: read_u32(&object, "flush_ms", 1000, 10..=3_600_000),
-        max_batch: read_size(&object, "max_batch", 500, 1..=100_000),
-        max_queue_bytes: read_size(&object, "max_queue_bytes", 8 << 20, 65_536..=128 << 20),
-        max_attempts: read_u32(&object, "max_attempts", 8, 1..=1000),
-        timeout_ms: read_u32(&object, "timeout_ms", 5000, 1..=600_000),
-        authority: authority.or_else(|| cluster.clone()).unwrap_or_default(),
-        cluster: cluster.unwrap_or_default(),
-    };
-    object.finish();
-    Some(config)
 }
 
 #[cfg(test)]

@@ -1,9 +1,16 @@
 //! Delivery: records wait here and leave for the collector in batches.
 //!
-//! One batch is under way at a time; it is kept whole until the collector has answered, so a repeat carries the
-//! same `idempotency-key`. What can be retried is, after a pause that doubles; the rest is dropped and counted.
-//! The queue is bounded in bytes: the oldest records go first, since every record is in the access log too.
+//! One batch is under way at a time; it is kept until the collector has answered, so a repeat has the same records and
+//! the same `idempotency-key`. What the collector may yet take is sent again after a growing pause. What it refuses is
+//! taken apart, until the record it does not take stands alone: that one is dropped, the others arrive. The queue is
+//! bounded in bytes: the oldest records go first, since every usage record is in the access log too. Whatever is dropped
+//! is counted by reason.
 //! Nothing here calls the host: the filter sends what [`Delivery::next_batch`] gives and reports the answer.
+
+pub mod encoding;
+pub mod json;
+mod otlp;
+pub mod retry_after;
 
 use crate::config::CollectorConfig;
 use crate::host::Telemetry;
@@ -13,36 +20,61 @@ use std::collections::VecDeque;
 const FIRST_PAUSE_MS: u64 = 500;
 const MAX_PAUSE_MS: u64 = 30_000;
 
-/// A batch to be sent.
+/// The longest that a collector may ask to be left alone.
+const MAX_RETRY_AFTER_MS: u64 = 300_000;
+
+/// Refusals in a row after which it is no single record that the collector does not take: more than the steps down to
+/// one record of the largest batch.
+const MAX_REFUSALS: u32 = 24;
+
+/// A batch as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The same for every attempt at this batch.
+    /// The same for every attempt at these records.
     pub idempotency_key: String,
-    /// Records, one per line.
+    /// The records in the collector's format.
     pub body: Vec<u8>,
-    records: u64,
-    attempts: u32,
 }
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The collector answered with this status.
-    Answered(u16),
+pub enum Outcome<'a> {
+    /// The collector answered.
+    Answered(Answer<'a>),
     /// There was no answer.
     NoAnswer,
     /// The host did not even send it.
     NotSent,
 }
 
+/// A collector's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// The header `retry-after`.
+    pub retry_after: Option<&'a str>,
+    /// The body, or its beginning.
+    pub body: &'a [u8],
+}
+
+/// Records that travel together.
+#[derive(Debug)]
+struct Parcel {
+    idempotency_key: String,
+    /// Each as one line of JSON.
+    lines: Vec<Vec<u8>>,
+    attempts: u32,
+}
+
 #[derive(Debug)]
 enum Flight {
     /// Nothing is under way.
     Idle,
-    /// A batch waits for its answer.
-    Sent(Batch),
-    /// A batch waits for its next attempt.
-    Paused { batch: Batch, until_ns: u64 },
+    /// A parcel waits for its answer.
+    Sent(Parcel),
+    /// A parcel waits for its next attempt.
+    Paused { parcel: Parcel, until_ns: u64 },
 }
 
 /// The queue of one root context.
@@ -52,12 +84,29 @@ pub struct Delivery {
     queue: VecDeque<Vec<u8>>,
     queued_bytes: usize,
     flight: Flight,
+    /// What is left of a parcel that was taken apart, first piece first.
+    pieces: VecDeque<Parcel>,
+    /// Bytes of records in a batch, at most: less than configured where the collector found a batch too large.
+    max_batch_bytes: usize,
+    /// Batches in a row that were refused.
+    refusals: u32,
+    /// The last batches were refused down to single records: taking the next one apart would only multiply them.
+    refuses_all: bool,
 }
 
 impl Delivery {
     /// An empty queue.
     pub fn new(config: CollectorConfig) -> Delivery {
-        Delivery { config, queue: VecDeque::new(), queued_bytes: 0, flight: Flight::Idle }
+        Delivery {
+            max_batch_bytes: config.max_batch_bytes,
+            config,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            flight: Flight::Idle,
+            pieces: VecDeque::new(),
+            refusals: 0,
+            refuses_all: false,
+        }
     }
 
     /// The collector.
@@ -69,9 +118,15 @@ impl Delivery {
     pub fn pending(&self) -> u64 {
         let flying = match &self.flight {
             Flight::Idle => 0,
-            Flight::Sent(batch) | Flight::Paused { batch, .. } => batch.records,
+            Flight::Sent(parcel) | Flight::Paused { parcel, .. } => parcel.lines.len(),
         };
-        flying + self.queue.len() as u64
+        let pieces: usize = self.pieces.iter().map(|piece| piece.lines.len()).sum();
+        (flying + pieces + self.queue.len()) as u64
+    }
+
+    /// Whether as many records wait as a batch takes, so that nothing is won by waiting longer.
+    fn has_full_batch(&self) -> bool {
+        self.queue.len() >= self.config.max_batch || self.queued_bytes >= self.max_batch_bytes
     }
 
     /// Adds a record, as one line of JSON; the oldest make room.
@@ -90,164 +145,174 @@ impl Delivery {
         }
     }
 
-    /// The batch to send now, if any; it is under way until [`Delivery::settle`]. A new batch takes the key that
-    /// `new_key` gives, which must never repeat.
-    pub fn next_batch(&mut self, now_ns: u64, new_key: impl FnOnce() -> String) -> Option<Batch> {
-        let batch = match std::mem::replace(&mut self.flight, Flight::Idle) {
-            Flight::Sent(batch) => {
-                self.flight = Flight::Sent(batch);
+    /// The batch to send now, if any; it is under way until [`Delivery::settle`]. New records leave when they are `due`, or
+    /// fill a batch. A new batch takes the key that `new_key` gives, which must never repeat.
+    pub fn next_batch(&mut self, now_ns: u64, due: bool, new_key: impl FnOnce() -> String) -> Option<Batch> {
+        let mut parcel = match std::mem::replace(&mut self.flight, Flight::Idle) {
+            Flight::Sent(parcel) => {
+                self.flight = Flight::Sent(parcel);
                 return None;
             }
-            Flight::Paused { batch, until_ns } if until_ns > now_ns => {
-                self.flight = Flight::Paused { batch, until_ns };
+            Flight::Paused { parcel, until_ns } if until_ns > now_ns => {
+                self.flight = Flight::Paused { parcel, until_ns };
                 return None;
             }
-            Flight::Paused { batch, .. } => batch,
-            Flight::Idle => self.cut_batch(new_key)?,
+            Flight::Paused { parcel, .. } => parcel,
+            Flight::Idle => self.pieces.pop_front().or_else(|| self.cut(due))?,
         };
-        let batch = Batch { attempts: batch.attempts.saturating_add(1), ..batch };
-        self.flight = Flight::Sent(batch.clone());
+        if parcel.idempotency_key.is_empty() {
+            parcel.idempotency_key = new_key();
+        }
+        parcel.attempts = parcel.attempts.saturating_add(1);
+        let body = encoding::encode(&self.config, &parcel.lines, now_ns);
+        let batch = Batch { idempotency_key: parcel.idempotency_key.clone(), body };
+        self.flight = Flight::Sent(parcel);
         Some(batch)
     }
 
-    fn cut_batch(&mut self, new_key: impl FnOnce() -> String) -> Option<Batch> {
-        let count = self.queue.len().min(self.config.max_batch);
-        if count == 0 {
+    /// The next records of the queue.
+    fn cut(&mut self, due: bool) -> Option<Parcel> {
+        if !due && !self.has_full_batch() {
             return None;
         }
-        let mut body = Vec::new();
-        for line in self.queue.drain(..count) {
-            self.queued_bytes -= line.len();
-            body.extend_from_slice(&line);
-            body.push(b'\n');
+        let (mut count, mut bytes) = (0, 0);
+        for line in self.queue.iter().take(self.config.max_batch) {
+            bytes += line.len();
+            if count > 0 && bytes > self.max_batch_bytes {
+                break;
+            }
+            count += 1;
         }
-        Some(Batch { idempotency_key: new_key(), body, records: count as u64, attempts: 0 })
+        let lines: Vec<_> = self.queue.drain(..count).collect();
+        self.queued_bytes -= lines.iter().map(Vec::len).sum::<usize>();
+        (!lines.is_empty()).then_some(Parcel { idempotency_key: String::new(), lines, attempts: 0 })
     }
 
     /// Takes the answer to the batch under way.
-    pub fn settle(&mut self, outcome: Outcome, now_ns: u64, telemetry: &mut (impl Telemetry + ?Sized)) {
-        let Flight::Sent(batch) = std::mem::replace(&mut self.flight, Flight::Idle) else { return };
-        let retry = match outcome {
-            Outcome::Answered(200..=299) => {
-                telemetry.count(Metric::Records { result: "sent" }, batch.records);
-                return;
-            }
-            Outcome::Answered(408 | 429 | 500..=599) | Outcome::NoAnswer | Outcome::NotSent => true,
-            Outcome::Answered(_) => false,
-        };
+    pub fn settle(&mut self, outcome: Outcome<'_>, now_ns: u64, telemetry: &mut (impl Telemetry + ?Sized)) {
+        let Flight::Sent(parcel) = std::mem::replace(&mut self.flight, Flight::Idle) else { return };
         let detail = match outcome {
-            Outcome::Answered(status) => format!("it answered {status}"),
+            Outcome::Answered(Answer { status: 200..=299, body, .. }) => {
+                return self.arrived(&parcel, encoding::rejected(self.config.format, body), telemetry);
+            }
+            Outcome::Answered(Answer { status, .. }) => format!("it answered {status}"),
             Outcome::NoAnswer => "no answer".into(),
             Outcome::NotSent => "the host could not send (is the cluster configured?)".into(),
         };
         telemetry.log_once(Event::CollectorFailed { cluster: &self.config.cluster, detail: &detail });
-        if !retry {
-            telemetry.count(Metric::Records { result: "dropped_rejected" }, batch.records);
-        } else if batch.attempts >= self.config.max_attempts {
-            telemetry.count(Metric::Records { result: "dropped_attempts" }, batch.records);
-        } else {
-            telemetry.count(Metric::Records { result: "retried" }, batch.records);
-            let pause_ms = FIRST_PAUSE_MS.saturating_mul(1 << (batch.attempts - 1).min(16)).min(MAX_PAUSE_MS);
-            self.flight = Flight::Paused { batch, until_ns: now_ns.saturating_add(pause_ms * 1_000_000) };
+        let exhausted = parcel.attempts >= self.config.max_attempts;
+        match outcome {
+            Outcome::Answered(answer @ Answer { status: 413, .. }) => self.too_large(parcel, answer, telemetry),
+            // The records are at fault, or one of them is. Some servers answer 500 to what they cannot read, always.
+            Outcome::Answered(answer @ Answer { status: 400 | 422, .. }) => self.refused(parcel, answer, telemetry),
+            Outcome::Answered(answer @ Answer { status: 500, .. }) if exhausted => {
+                self.refused(parcel, answer, telemetry);
+            }
+            Outcome::Answered(answer @ Answer { status: 401..=407 | 409..=428 | 430..=499, .. }) => {
+                self.drop_all("dropped_rejected", &parcel, answer, telemetry);
+            }
+            _ if exhausted => count(telemetry, "dropped_attempts", parcel.lines.len()),
+            _ => {
+                count(telemetry, "retried", parcel.lines.len());
+                let asked = match outcome {
+                    Outcome::Answered(answer) => answer.retry_after.and_then(|text| retry_after::millis(text, now_ns)),
+                    Outcome::NoAnswer | Outcome::NotSent => None,
+                };
+                let pause_ms = asked.unwrap_or(0).min(MAX_RETRY_AFTER_MS).max(pause_ms(&parcel));
+                self.flight = Flight::Paused { parcel, until_ns: now_ns.saturating_add(pause_ms * 1_000_000) };
+            }
         }
     }
+
+    /// The collector has taken a parcel, but for some of its records.
+    fn arrived(&mut self, parcel: &Parcel, rejected: usize, telemetry: &mut (impl Telemetry + ?Sized)) {
+        let rejected = rejected.min(parcel.lines.len());
+        count(telemetry, "sent", parcel.lines.len() - rejected);
+        count(telemetry, "dropped_rejected", rejected);
+        if rejected > 0 {
+            let detail = format!("it took the batch without {rejected} of its records");
+            telemetry.log_once(Event::CollectorFailed { cluster: &self.config.cluster, detail: &detail });
+        }
+        self.refusals = 0;
+        self.refuses_all = false;
+    }
+
+    /// The collector takes less at a time.
+    fn too_large(&mut self, parcel: Parcel, answer: Answer<'_>, telemetry: &mut (impl Telemetry + ?Sized)) {
+        if parcel.lines.len() < 2 {
+            return self.drop_all("dropped_too_large", &parcel, answer, telemetry);
+        }
+        let bytes: usize = parcel.lines.iter().map(Vec::len).sum();
+        self.max_batch_bytes = self.max_batch_bytes.min(bytes / 2).max(1);
+        self.halve(parcel);
+    }
+
+    /// The collector does not take a parcel as it is, and never will.
+    fn refused(&mut self, parcel: Parcel, answer: Answer<'_>, telemetry: &mut (impl Telemetry + ?Sized)) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals > MAX_REFUSALS || self.refuses_all {
+            self.refuses_all = true;
+            self.refusals = 0;
+            for piece in std::mem::take(&mut self.pieces) {
+                count(telemetry, "dropped_rejected", piece.lines.len());
+            }
+            self.drop_all("dropped_rejected", &parcel, answer, telemetry);
+        } else if parcel.lines.len() < 2 {
+            self.drop_all("dropped_rejected", &parcel, answer, telemetry);
+        } else {
+            self.halve(parcel);
+        }
+    }
+
+    /// Two parcels in the place of one. Nothing of it has arrived, so they are new to the collector; an attempt at each
+    /// is what is left to try.
+    fn halve(&mut self, mut parcel: Parcel) {
+        let rest = parcel.lines.split_off(parcel.lines.len() / 2);
+        let attempts = self.config.max_attempts.saturating_sub(1).min(parcel.attempts);
+        for lines in [rest, parcel.lines] {
+            self.pieces.push_front(Parcel { idempotency_key: String::new(), lines, attempts });
+        }
+    }
+
+    fn drop_all(
+        &self,
+        result: &'static str,
+        parcel: &Parcel,
+        answer: Answer<'_>,
+        telemetry: &mut (impl Telemetry + ?Sized),
+    ) {
+        count(telemetry, result, parcel.lines.len());
+        telemetry.log_once(Event::RecordsRejected {
+            cluster: &self.config.cluster,
+            records: parcel.lines.len(),
+            status: answer.status,
+            answer: &excerpt(answer.body),
+        });
+    }
+}
+
+fn count(telemetry: &mut (impl Telemetry + ?Sized), result: &'static str, records: usize) {
+    telemetry.count(Metric::Records { result }, records as u64);
+}
+
+/// How long to wait before the next attempt: twice as long each time, and between half and all of that, since the
+/// workers of a gateway would otherwise come back together. There is no randomness in a VM; the key of a batch, which is
+/// unlike any other, serves for it.
+fn pause_ms(parcel: &Parcel) -> u64 {
+    let doublings = parcel.attempts.saturating_sub(1).min(16);
+    let longest = FIRST_PAUSE_MS.saturating_mul(1 << doublings).min(MAX_PAUSE_MS);
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(parcel.idempotency_key.as_bytes());
+    hash.update(&parcel.attempts.to_le_bytes());
+    longest / 2 + u64::from(hash.finalize()) % (longest / 2 + 1)
+}
+
+/// The beginning of an answer's body, fit for the log.
+fn excerpt(body: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let text = String::from_utf8_lossy(body.get(..LONGEST).unwrap_or(body));
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::MemoryHost;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn delivery() -> Delivery {
-        let config = CollectorConfig {
-            cluster: "cost_collector".into(),
-            path: "/".into(),
-            authority: "collector".into(),
-            headers: Vec::new(),
-            content_type: "application/x-ndjson".into(),
-            flush_ms: 1000,
-            max_batch: 3,
-            max_queue_bytes: 100,
-            max_attempts: 3,
-            timeout_ms: 5000,
-        };
-        Delivery::new(config)
-    }
-
-    fn next(delivery: &mut Delivery, now_ns: u64) -> Option<Batch> {
-        static KEYS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        delivery.next_batch(now_ns, || KEYS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string())
-    }
-
-    const SECOND: u64 = 1_000_000_000;
-
-    #[test]
-    fn records_leave_in_batches_one_at_a_time() {
-        let (mut delivery, mut host) = (delivery(), MemoryHost::default());
-        for n in 0..4 {
-            delivery.push(vec![b'0' + n], &mut host);
-        }
-        let first = next(&mut delivery, 0).unwrap();
-        assert_eq!(first.body, b"0\n1\n2\n");
-        assert_eq!(next(&mut delivery, 0), None, "one batch is under way");
-        assert_eq!(delivery.pending(), 4);
-        delivery.settle(Outcome::Answered(202), 0, &mut host);
-        let second = next(&mut delivery, 0).unwrap();
-        assert_eq!(second.body, b"3\n");
-        assert_ne!(first.idempotency_key, second.idempotency_key);
-        delivery.settle(Outcome::Answered(200), 0, &mut host);
-        assert_eq!(next(&mut delivery, 0), None);
-        assert_eq!(host.counter("tollgate_records_total.result.sent"), 4);
-    }
-
-    #[test]
-    fn what_may_pass_is_sent_again_whole_after_a_growing_pause() {
-        for outcome in [Outcome::NoAnswer, Outcome::NotSent, Outcome::Answered(503), Outcome::Answered(429)] {
-            let (mut delivery, mut host) = (delivery(), MemoryHost::default());
-            delivery.push(vec![b'x'], &mut host);
-            let first = next(&mut delivery, 0).unwrap();
-            delivery.settle(outcome, 0, &mut host);
-            assert_eq!(next(&mut delivery, SECOND / 4), None, "{outcome:?}");
-            let again = next(&mut delivery, SECOND / 2).unwrap();
-            assert_eq!((&again.body, &again.idempotency_key), (&first.body, &first.idempotency_key));
-            delivery.settle(outcome, SECOND / 2, &mut host);
-            assert_eq!(next(&mut delivery, SECOND), None, "the second pause is longer");
-            assert!(next(&mut delivery, 2 * SECOND).is_some());
-            delivery.settle(outcome, 2 * SECOND, &mut host);
-            assert_eq!(next(&mut delivery, 100 * SECOND), None, "three attempts are configured");
-            assert_eq!(host.counter("tollgate_records_total.result.dropped_attempts"), 1);
-            assert_eq!(host.counter("tollgate_records_total.result.retried"), 2);
-        }
-    }
-
-    #[test]
-    fn a_refused_batch_is_dropped_and_counted_and_the_next_one_goes() {
-        let (mut delivery, mut host) = (delivery(), MemoryHost::default());
-        delivery.push(vec![b'x'], &mut host);
-        next(&mut delivery, 0).unwrap();
-        delivery.push(vec![b'y'], &mut host);
-        delivery.settle(Outcome::Answered(400), 0, &mut host);
-        assert_eq!(host.counter("tollgate_records_total.result.dropped_rejected"), 1);
-        assert_eq!(next(&mut delivery, 0).unwrap().body, b"y\n");
-    }
-
-    #[test]
-    fn a_full_queue_drops_its_oldest_and_counts_them() {
-        let (mut delivery, mut host) = (delivery(), MemoryHost::default());
-        for n in 0..20 {
-            delivery.push(vec![n; 10], &mut host);
-        }
-        assert_eq!(delivery.pending(), 10);
-        assert_eq!(host.counter("tollgate_records_total.result.dropped_queue_full"), 10);
-        assert_eq!(next(&mut delivery, 0).unwrap().body[0], 10);
-    }
-
-    #[test]
-    fn an_answer_nobody_waits_for_changes_nothing() {
-        let (mut delivery, mut host) = (delivery(), MemoryHost::default());
-        delivery.settle(Outcome::Answered(500), 0, &mut host);
-        assert_eq!((delivery.pending(), next(&mut delivery, SECOND)), (0, None));
-    }
-}
+mod tests;

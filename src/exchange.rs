@@ -21,13 +21,14 @@ mod held;
 mod once;
 mod pricing;
 mod request;
+mod response;
 
 pub use call::Ending;
 
 use crate::admin::{self, Step};
-use crate::api::{Api, Dialect, Endpoint, ReplyField, provider};
+use crate::api::{Api, Dialect, Endpoint, provider};
 use crate::attribution::{self, Attribution};
-use crate::body::{ContentEncoding, Framing, ReplyReader};
+use crate::body::{ContentEncoding, Framing};
 use crate::budget::Budget;
 use crate::budget::ledger::{Access, Ledger};
 use crate::config::{Config, OnUnknownModel, OnUnmetered, UpstreamConfig};
@@ -35,10 +36,9 @@ use crate::host::Host;
 use crate::http::{self, Headers};
 use crate::identity::Instance;
 use crate::reply::{LocalReply, Refusal};
-use crate::rewrite::include_usage;
-use crate::rewrite::usage_event::UsageEventFilter;
 use call::Call;
 use request::{Plan, RequestReader};
+use response::Reply;
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -87,6 +87,8 @@ pub enum Event<'a> {
     },
     /// The response's trailers: its body is over.
     ResponseTrailers,
+    /// The host has shown nothing of a response's body since it was to hold its headers, see [`Exchange::holds_reply`].
+    ReplyHeldInVain,
     /// The end of everything, however it came.
     Log(Ending<'a>),
 }
@@ -111,8 +113,10 @@ pub struct Verdict {
     pub body: Option<Vec<u8>>,
     /// An answer to send instead of the provider's; nothing more of the request goes on.
     pub reply: Option<LocalReply>,
-    /// Nothing of the request goes on before a later verdict says so.
+    /// Nothing of the request, or of the response, goes on before a later verdict says so.
     pub pause: bool,
+    /// Changes to the response's trailers, which may not be there yet.
+    pub trailers: Vec<Edit>,
 }
 
 /// A change to one header.
@@ -161,15 +165,6 @@ enum State {
     Closed,
 }
 
-/// A response on its way to the client.
-struct Reply {
-    reader: ReplyReader<ReplyField>,
-    /// Takes out the event that the filter asked for and the client did not.
-    strip: Option<UsageEventFilter>,
-    /// The request, where the provider answers before it has read it all.
-    request: Option<Box<RequestReader>>,
-}
-
 impl Exchange {
     /// Before the first event.
     pub fn new(config: Rc<Config>) -> Exchange {
@@ -188,6 +183,11 @@ impl Exchange {
     /// Whether the host is to hold the request's headers and body; it shows the whole of the body anew with each piece.
     pub fn holds_request(&self) -> bool {
         matches!(&self.state, State::ReadingRequest(_, reader) if reader.is_held())
+    }
+
+    /// Whether the host is to hold the response's headers and body; it shows the whole of the body anew with each piece.
+    pub fn holds_reply(&self) -> bool {
+        matches!(&self.state, State::ReadingReply(_, reply) if reply.is_held())
     }
 
     /// Whether pieces of the response's body are wanted.
@@ -280,9 +280,21 @@ impl Exchange {
                 call.reply_chunk(chunk, context.host);
                 reply.reader.feed(chunk, &mut call.reply);
                 verdict.body = reply.strip.as_mut().and_then(|strip| strip.feed(chunk, end_of_stream));
-                if end_of_stream { settle(call, *reply) } else { State::ReadingReply(call, reply) }
+                if end_of_stream {
+                    self.response_ended(call, *reply, Some(chunk), context, &mut verdict)
+                } else {
+                    call.progress(&reply, &self.config, context);
+                    verdict.pause = reply.keep_holding(chunk.len());
+                    State::ReadingReply(call, reply)
+                }
             }
-            (State::ReadingReply(call, reply), Event::ResponseTrailers) => settle(call, *reply),
+            (State::ReadingReply(call, reply), Event::ResponseTrailers) => {
+                self.response_ended(call, *reply, None, context, &mut verdict)
+            }
+            (State::ReadingReply(call, mut reply), Event::ReplyHeldInVain) if reply.is_held() => {
+                reply.release(context);
+                State::ReadingReply(call, reply)
+            }
             (State::ReadingReply(mut call, reply), Event::Log(ending)) => {
                 call.reply_ended(*reply);
                 call.close(&self.config, &ending, false, context);
@@ -498,54 +510,6 @@ impl Exchange {
         call.provisional(&self.config, context);
         State::AwaitingReply(call)
     }
-
-    fn response_headers(
-        &self,
-        mut call: Box<Call>,
-        mut request: Option<Box<RequestReader>>,
-        headers: &Headers<'_>,
-        end_of_stream: bool,
-        verdict: &mut Verdict,
-    ) -> State {
-        call.reply_headers(headers);
-        let mut framing = headers.get("content-type").and_then(Framing::of_content_type);
-        if call.endpoint.is_guess {
-            if end_of_stream || matches!(framing, None | Some(Framing::Opaque)) {
-                return State::Bypassed;
-            }
-        } else {
-            verdict.edits.push(Edit::Set(ID_HEADER, call.id.to_string()));
-            governing::answer_headers(&call, &self.config, verdict);
-        }
-        if end_of_stream {
-            if let Some(reader) = request {
-                call.request = reader.finish();
-            }
-            return State::Settled(call);
-        }
-        if framing == Some(Framing::Opaque) && call.asks_for_stream(request.as_deref()) {
-            // Some servers call their streams plain text.
-            framing = None;
-        }
-        let encoding = ContentEncoding::of(headers.get("content-encoding"));
-        let asked = match &mut request {
-            Some(reader) => reader.overtaken(),
-            None => call.request.include_usage,
-        };
-        let injected = asked == Some(include_usage::Outcome::Injected);
-        let strip = injected && framing != Some(Framing::Json);
-        if strip && encoding == ContentEncoding::Identity {
-            verdict.edits.push(Edit::Remove("content-length".into()));
-        }
-        call.kept_usage_event = strip && encoding != ContentEncoding::Identity;
-        let wrapped = call.api() == Api::BedrockInvoke && framing == Some(Framing::EventStream);
-        let reply = Reply {
-            reader: ReplyReader::new(call.api().format().reply, framing, encoding, wrapped),
-            strip: (strip && !call.kept_usage_event).then(UsageEventFilter::new),
-            request,
-        };
-        State::ReadingReply(call, Box::new(reply))
-    }
 }
 
 fn refuse(mut call: Box<Call>, reader: RequestReader, refusal: Refusal, verdict: &mut Verdict) -> State {
@@ -578,11 +542,6 @@ fn administer(step: Step, verdict: &mut Verdict) -> State {
             State::Administering(change)
         }
     }
-}
-
-fn settle(mut call: Box<Call>, reply: Reply) -> State {
-    call.reply_ended(reply);
-    State::Settled(call)
 }
 
 #[cfg(test)]

@@ -56,6 +56,9 @@ pub trait RecordSink {
     /// Makes `record` what the access log shows should the exchange never end properly.
     fn provisional(&mut self, record: &UsageRecord);
 
+    /// Makes `text` what the access log shows under `key`.
+    fn expose(&mut self, key: &str, text: &str);
+
     /// Takes the one final record of an exchange.
     fn emit(&mut self, record: UsageRecord);
 

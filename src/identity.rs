@@ -25,7 +25,10 @@ pub struct Instance {
     ordinal: u64,
     exchanges: u64,
     records: u64,
+    notices: u64,
     batches: u64,
+    /// The time of the last tick, in nanoseconds since 1970: a clock that costs nothing to look at.
+    pub ticked_ns: u64,
     /// This worker's side of the ledger.
     pub ledger: Ledger,
     /// What is held back of requests.
@@ -48,7 +51,9 @@ impl Instance {
             ordinal,
             exchanges: 0,
             records: 0,
+            notices: 0,
             batches: 0,
+            ticked_ns: 0,
             ledger: Ledger::new(ordinal),
             withheld: Withheld::default(),
             spellings: Spellings::default(),
@@ -70,10 +75,16 @@ impl Instance {
         &mut self.spellings
     }
 
-    /// The next `seq`, from 1.
+    /// The next `seq` of a usage record, from 1.
     pub fn next_seq(&mut self) -> u64 {
         self.records = self.records.saturating_add(1);
         self.records
+    }
+
+    /// The next `seq` of any other record, from 1: those are not in the access log, which so has no gaps of its own.
+    pub fn next_notice_seq(&mut self) -> u64 {
+        self.notices = self.notices.saturating_add(1);
+        self.notices
     }
 
     /// The next idempotency key of a batch.

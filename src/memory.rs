@@ -22,6 +22,8 @@ pub struct MemoryHost {
     pub provisional: Vec<UsageRecord>,
     /// Final records, in order.
     pub records: Vec<UsageRecord>,
+    /// Single values for the access log, by key.
+    pub exposed: BTreeMap<String, String>,
     /// Records that are about no single exchange, in order.
     pub lines: Vec<Vec<u8>>,
     store: BTreeMap<String, (Vec<u8>, Version)>,
@@ -39,6 +41,7 @@ impl Default for MemoryHost {
             log: Vec::new(),
             provisional: Vec::new(),
             records: Vec::new(),
+            exposed: BTreeMap::new(),
             lines: Vec::new(),
             store: BTreeMap::new(),
             cap: LabelCap::default(),
@@ -103,6 +106,10 @@ impl Telemetry for MemoryHost {
 impl RecordSink for MemoryHost {
     fn provisional(&mut self, record: &UsageRecord) {
         self.provisional.push(record.clone());
+    }
+
+    fn expose(&mut self, key: &str, text: &str) {
+        self.exposed.insert(key.into(), text.into());
     }
 
     fn emit(&mut self, record: UsageRecord) {

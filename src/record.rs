@@ -5,6 +5,7 @@
 
 pub mod budget;
 mod line;
+pub mod logged;
 
 pub use line::Rendered;
 
@@ -372,6 +373,17 @@ pub enum UsageSource {
     /// There are none.
     #[default]
     None,
+}
+
+impl UsageSource {
+    /// The name in access logs, the same as in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UsageSource::Reported => "reported",
+            UsageSource::Estimated => "estimated",
+            UsageSource::None => "none",
+        }
+    }
 }
 
 /// What became of the price.

@@ -29,7 +29,7 @@ pub enum Metric<'a> {
     CostUsdNanos {
         /// The department charged, or `unattributed`.
         department: &'a str,
-        /// The model as priced.
+        /// The model as priced, or as asked for where an estimate was charged without a price; else `unknown`.
         model: &'a str,
     },
     /// Calls without a dimension that is required, or without a department.
@@ -49,6 +49,11 @@ pub enum Metric<'a> {
         /// Wire format.
         api: &'a str,
     },
+    /// Calls whose usage or price is an estimate.
+    EstimatedCalls {
+        /// Wire format.
+        api: &'a str,
+    },
     /// Attribution values that were dropped.
     DroppedValues {
         /// Why: a name of [`crate::attribution::DropReason`].
@@ -56,7 +61,8 @@ pub enum Metric<'a> {
     },
     /// Records handed over to the collector, or lost on the way to it.
     Records {
-        /// `sent`, `retried`, `dropped_queue_full`, `dropped_queue_busy`, `dropped_rejected`, `dropped_attempts`.
+        /// `sent`, `retried`, `dropped_queue_full`, `dropped_queue_busy`, `dropped_rejected`, `dropped_too_large`,
+        /// `dropped_attempts`.
         result: &'a str,
     },
     /// Host calls that failed.
@@ -89,6 +95,8 @@ pub enum Metric<'a> {
     BudgetAlerts {
         /// The budget.
         budget: &'a str,
+        /// Percent of its limit.
+        threshold: &'a str,
     },
     /// Response bodies that could not be read to their end.
     DamagedReplies {
@@ -113,6 +121,7 @@ impl Metric<'_> {
             Metric::NearDuplicates { dimension } => ("near_duplicates_total", [Some(("dimension", dimension)), None]),
             Metric::UnpricedCalls { status } => ("unpriced_calls_total", [Some(("status", status)), None]),
             Metric::UnmeteredCalls { api } => ("unmetered_calls_total", [Some(("api", api)), None]),
+            Metric::EstimatedCalls { api } => ("estimated_calls_total", [Some(("api", api)), None]),
             Metric::DroppedValues { reason } => ("dropped_values_total", [Some(("reason", reason)), None]),
             Metric::Records { result } => ("records_total", [Some(("result", result)), None]),
             Metric::HostErrors { call } => ("host_errors_total", [Some(("call", call)), None]),
@@ -123,7 +132,9 @@ impl Metric<'_> {
             Metric::BudgetDowngrades { budget } => ("budget_downgrades_total", [Some(("budget", budget)), None]),
             Metric::BusyRefusals => ("busy_refusals_total", [None, None]),
             Metric::ReleasedHolds => ("released_holds_total", [None, None]),
-            Metric::BudgetAlerts { budget } => ("budget_alerts_total", [Some(("budget", budget)), None]),
+            Metric::BudgetAlerts { budget, threshold } => {
+                ("budget_alerts_total", [Some(("threshold", threshold)), Some(("budget", budget))])
+            }
             Metric::DamagedReplies { reason } => ("damaged_replies_total", [Some(("reason", reason)), None]),
         }
     }
@@ -239,6 +250,17 @@ pub enum Event<'a> {
         /// What happened.
         detail: &'a str,
     },
+    /// Records were given up since the collector refused them.
+    RecordsRejected {
+        /// Its cluster.
+        cluster: &'a str,
+        /// How many.
+        records: usize,
+        /// What it answered.
+        status: u16,
+        /// The beginning of the answer's body.
+        answer: &'a str,
+    },
     /// The queue is full.
     QueueFull {
         /// Its bound.
@@ -276,7 +298,8 @@ impl Event<'_> {
             Event::ValueDropped { reason, .. } => ("value_dropped", reason),
             Event::NearDuplicate { value, .. } => ("near_duplicate", value),
             Event::Unpriced { model, .. } => ("unpriced", model),
-            Event::CollectorFailed { .. } => ("collector_failed", ""),
+            Event::CollectorFailed { detail, .. } => ("collector_failed", detail),
+            Event::RecordsRejected { answer, .. } => ("records_rejected", answer),
             Event::QueueFull { .. } => ("queue_full", ""),
             Event::BudgetAlert { detail } => ("budget_alert", detail),
             Event::AdminChange { detail } => ("admin_change", detail),
@@ -317,6 +340,12 @@ impl fmt::Display for Event<'_> {
                 write!(
                     f,
                     "collector cluster {cluster:?} did not take a batch: {detail}; the access log has every record"
+                )
+            }
+            Event::RecordsRejected { cluster, records, status, answer } => {
+                write!(
+                    f,
+                    "collector cluster {cluster:?} refuses records for good: {records} dropped after status {status} {answer:?}; the access log has every record"
                 )
             }
             Event::QueueFull { max_queue_bytes } => {

@@ -73,6 +73,28 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     }
 }
 
+/// The same in nanoseconds, fraction included.
+pub fn parse_rfc3339_ns(text: &str) -> Option<u64> {
+    let seconds = parse_rfc3339(text)?;
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).chain(std::iter::repeat(b'0'));
+    let nanos = digits.take(9).fold(0, |nanos, digit| nanos * 10 + u64::from(digit - b'0'));
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+/// The seconds since 1970 of an HTTP date in the one form that is not obsolete: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.split_once(", ")?;
+    let mut parts = date.splitn(5, ' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    if parts.next() != Some("GMT") {
+        return None;
+    }
+    parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
+}
+
 /// The inverse of [`civil_date`].
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
     const DAYS_TO_1970: u64 = 719_468;
@@ -111,6 +133,20 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_rfc3339(text), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_reads_back_to_the_nanosecond() {
+        for (text, nanos) in [
+            ("1970-01-01T00:00:01Z", Some(1_000_000_000)),
+            ("1970-01-01T00:00:00.000001Z", Some(1_000)),
+            ("1970-01-01T00:00:00.1234567891Z", Some(123_456_789)),
+            ("1970-01-01T00:00:00.5+00:00", Some(500_000_000)),
+            ("2500-01-01T00:00:00Z", Some(16_725_225_600_000_000_000)),
+            ("soon", None),
+        ] {
+            assert_eq!(parse_rfc3339_ns(text), nanos, "{text}");
         }
     }
 

@@ -12,6 +12,8 @@
 pub enum Class {
     Input,
     CachedInput,
+    /// Read from a cache that the caller asked for, where the provider keeps another one by itself (Alibaba).
+    ExplicitCachedInput,
     CacheCreation,
     CacheCreation1h,
     /// No provider counts it yet; price tables have rates for it.
@@ -33,9 +35,10 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order charges are listed.
-    pub const ALL: [Class; 17] = [
+    pub const ALL: [Class; 18] = [
         Class::Input,
         Class::CachedInput,
+        Class::ExplicitCachedInput,
         Class::CacheCreation,
         Class::CacheCreation1h,
         Class::CacheCreation12h,
@@ -58,6 +61,7 @@ impl Class {
         match self {
             Class::Input => "input",
             Class::CachedInput => "cached_input",
+            Class::ExplicitCachedInput => "explicit_cached_input",
             Class::CacheCreation => "cache_creation",
             Class::CacheCreation1h => "cache_creation_1h",
             Class::CacheCreation12h => "cache_creation_12h",
@@ -84,7 +88,7 @@ impl Class {
                 Some(Class::Input)
             }
             Class::CacheCreation1h | Class::CacheCreation12h | Class::CacheCreationAudio => Some(Class::CacheCreation),
-            Class::CachedInputAudio | Class::CachedInputImage => Some(Class::CachedInput),
+            Class::ExplicitCachedInput | Class::CachedInputAudio | Class::CachedInputImage => Some(Class::CachedInput),
             Class::Reasoning | Class::OutputAudio | Class::OutputImage | Class::OutputVideo | Class::Citation => {
                 Some(Class::Output)
             }
@@ -155,6 +159,8 @@ pub struct UsageReport {
     pub input: Option<u64>,
     /// Of `input`: read from the provider's cache.
     pub cached_input: Option<u64>,
+    /// Of `cached_input`: read from a cache that the caller asked for.
+    pub explicit_cached_input: Option<u64>,
     /// Of `input`: written to the provider's cache.
     pub cache_creation: Option<u64>,
     /// Of `cache_creation`: written with a one-hour lifetime.
@@ -208,6 +214,7 @@ impl UsageReport {
         let UsageReport {
             input,
             cached_input,
+            explicit_cached_input,
             cache_creation,
             cache_creation_1h,
             input_audio,
@@ -228,6 +235,7 @@ impl UsageReport {
         for (mine, theirs) in [
             (&mut self.input, input),
             (&mut self.cached_input, cached_input),
+            (&mut self.explicit_cached_input, explicit_cached_input),
             (&mut self.cache_creation, cache_creation),
             (&mut self.cache_creation_1h, cache_creation_1h),
             (&mut self.input_audio, input_audio),
@@ -321,7 +329,12 @@ impl UsageReport {
         let uncached = self.input.map(|input| input.saturating_sub(self.cached_input.unwrap_or(0)));
         clamped |= clamp(&mut self.cache_creation, uncached);
         clamped |= clamp(&mut self.cache_creation_1h, self.cache_creation);
-        for part in [&mut self.cached_input_audio, &mut self.cached_input_image, &mut self.cached_input_video] {
+        for part in [
+            &mut self.explicit_cached_input,
+            &mut self.cached_input_audio,
+            &mut self.cached_input_image,
+            &mut self.cached_input_video,
+        ] {
             clamped |= clamp(part, self.cached_input);
         }
         TokenUsage { counts: self, clamped }
@@ -382,6 +395,7 @@ impl TokenUsage {
         let cached_audio = take_cached(known(counts.cached_input_audio));
         let cached_image = take_cached(known(counts.cached_input_image));
         let cached_video = known(counts.cached_input_video).min(plain_cached);
+        let explicit_cached = known(counts.explicit_cached_input).min(plain_cached);
         let created = known(counts.cache_creation);
         let created_1h = known(counts.cache_creation_1h).min(created);
         let mut fresh = known(counts.input).saturating_sub(cached).saturating_sub(created);
@@ -407,7 +421,8 @@ impl TokenUsage {
 
         [
             (Class::Input, fresh),
-            (Class::CachedInput, plain_cached),
+            (Class::CachedInput, plain_cached.saturating_sub(explicit_cached)),
+            (Class::ExplicitCachedInput, explicit_cached),
             (Class::CacheCreation, created.saturating_sub(created_1h)),
             (Class::CacheCreation1h, created_1h),
             (Class::InputAudio, audio),
@@ -467,6 +482,23 @@ mod tests {
         let usage = UsageReport { input_audio: Some(375), ..report(5, 20, 400) }.normalise(Rule::OpenAi);
         assert_eq!(usage.counts().input, Some(380));
         assert_eq!(usage.buckets().map(|(_, tokens)| tokens).sum::<u64>(), 400);
+    }
+
+    #[test]
+    fn a_cache_that_was_asked_for_is_read_apart_from_sound_and_images() {
+        let usage = UsageReport {
+            cached_input: Some(1000),
+            explicit_cached_input: Some(1000),
+            cached_input_image: Some(300),
+            input_image: Some(300),
+            ..report(1200, 10, 1210)
+        };
+        let expected = [("input", 200), ("explicit_cached_input", 700), ("cached_input_image", 300), ("output", 10)];
+        assert_eq!(buckets(&usage), expected);
+        let more_than_cached =
+            UsageReport { cached_input: Some(5), explicit_cached_input: Some(6), ..report(9, 1, 10) };
+        assert_eq!(buckets(&more_than_cached), [("input", 4), ("explicit_cached_input", 5), ("output", 1)]);
+        assert!(more_than_cached.normalise(Rule::OpenAi).clamped());
     }
 
     #[test]

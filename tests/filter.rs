@@ -40,8 +40,8 @@ fn sent(vm: &Vm) -> Vec<Value> {
 
 #[test]
 fn the_collector_gets_the_record_of_the_access_log_in_batches() {
-    let (_, vm) = start(&config_with_collector());
-    let records: Vec<Value> = (0..4).map(|_| play(&vm, &case("json-plain"))).collect();
+    let (envoy, vm) = start(&config_with_collector());
+    let records: Vec<Value> = (0..7).map(|_| play(&vm, &case("json-plain"))).collect();
     assert!(vm.calls().is_empty(), "nothing is sent before the tick");
     vm.tick().unwrap();
     vm.tick().unwrap();
@@ -49,13 +49,42 @@ fn the_collector_gets_the_record_of_the_access_log_in_batches() {
     assert_eq!(first.len(), 1, "one batch under way at a time");
     vm.answer_call(first[0].token, 202, NO_HEADERS, b"").unwrap();
     let second = vm.open_calls();
-    assert_eq!(second.len(), 1, "the next one follows the answer at once");
+    assert_eq!(second.len(), 1, "the next full one follows the answer at once");
     vm.answer_call(second[0].token, 202, NO_HEADERS, b"").unwrap();
+    assert!(vm.open_calls().is_empty(), "what does not fill a batch waits for its time");
+    envoy.clock.advance(Duration::from_millis(100));
+    vm.tick().unwrap();
+    vm.answer_call(vm.open_calls()[0].token, 202, NO_HEADERS, b"").unwrap();
     assert_eq!(sent(&vm), records);
     let header = |name: &str| first[0].headers.text(name);
     assert_eq!(header(":path").as_deref(), Some("/v1/records"));
     assert_eq!(header("content-type").as_deref(), Some("application/x-ndjson"));
     assert_ne!(header("idempotency-key"), second[0].headers.text("idempotency-key"));
+}
+
+#[test]
+fn what_the_collector_answers_is_understood() {
+    let (envoy, vm) = start(&config_with_collector());
+    let records: Vec<Value> = (0..3).map(|_| play(&vm, &case("json-plain"))).collect();
+    vm.tick().unwrap();
+    vm.answer_call(vm.open_calls()[0].token, 429, &[("retry-after", "20")], b"").unwrap();
+    envoy.clock.advance(Duration::from_secs(19));
+    vm.tick().unwrap();
+    assert!(vm.open_calls().is_empty(), "it asked to be left alone for longer");
+    envoy.clock.advance(Duration::from_secs(1));
+    vm.tick().unwrap();
+    // The second of three is what it cannot read: they come as one and two, then one by one.
+    for status in [400, 200, 400, 400, 200] {
+        let call = vm.open_calls().remove(0);
+        vm.answer_call(call.token, status, NO_HEADERS, b"cannot\nparse").unwrap();
+    }
+    assert!(vm.open_calls().is_empty());
+    assert_eq!(envoy.counter("tollgate_records_total.result.sent"), Some(2));
+    assert_eq!(envoy.counter("tollgate_records_total.result.dropped_rejected"), Some(1));
+    let last = sent(&vm).pop().unwrap();
+    assert_eq!(last["id"], records[2]["id"]);
+    let said = |text: &str| vm.logs().iter().filter(|line| line.text.contains(text)).count();
+    assert_eq!(said("1 dropped after status 400 \"cannot parse\""), 1);
 }
 
 #[test]

@@ -63,9 +63,10 @@ fn prices(rate: BoxedStrategy<Decimal>) -> impl Strategy<Value = Model> {
 }
 
 /// The classes that some provider counts; price tables have rates for more.
-const COUNTED: [Class; 15] = [
+const COUNTED: [Class; 16] = [
     Class::Input,
     Class::CachedInput,
+    Class::ExplicitCachedInput,
     Class::CacheCreation,
     Class::CacheCreation1h,
     Class::InputAudio,
@@ -96,11 +97,13 @@ fn usage(counts: &Counts) -> TokenUsage {
         counts.get(&index).copied().unwrap_or(0)
     };
     let sum = |classes: &[Class]| Some(classes.iter().map(|&class| of(class)).sum());
+    let explicit = Class::ExplicitCachedInput;
     let (audio, image) = (Class::CachedInputAudio, Class::CachedInputImage);
     let report = UsageReport {
         input: sum(&[
             Class::Input,
             Class::CachedInput,
+            explicit,
             audio,
             image,
             Class::CacheCreation,
@@ -109,7 +112,8 @@ fn usage(counts: &Counts) -> TokenUsage {
             Class::InputImage,
             Class::InputVideo,
         ]),
-        cached_input: sum(&[Class::CachedInput, audio, image]),
+        cached_input: sum(&[Class::CachedInput, explicit, audio, image]),
+        explicit_cached_input: sum(&[explicit]),
         cached_input_audio: sum(&[audio]),
         cached_input_image: sum(&[image]),
         cache_creation: sum(&[Class::CacheCreation, Class::CacheCreation1h]),
@@ -283,7 +287,7 @@ proptest! {
         let mut always = model.clone();
         always.terms.standard = Schedule { rates, ..Schedule::default() };
         // Input, cached input and output.
-        let usage = usage(&[(0, fresh), (1, cached), (9, 7)].into());
+        let usage = usage(&[(0, fresh), (1, cached), (10, 7)].into());
         prop_assert_eq!(priced(&reached, &usage).total, priced(&always, &usage).total);
         prop_assert_eq!(priced(&missed, &usage).total, priced(&model, &usage).total);
     }

@@ -229,11 +229,12 @@ proptest! {
     }
 
     #[test]
-    fn every_token_is_in_one_class(counts in vec(prop::option::of(0u64..10_000), 13)) {
+    fn every_token_is_in_one_class(counts in vec(prop::option::of(0u64..10_000), 14)) {
         let report = UsageReport {
             input: counts[0], cached_input: counts[1], cache_creation: counts[2], cache_creation_1h: counts[3],
             input_audio: counts[4], cached_input_audio: counts[5], input_image: counts[6], input_video: counts[7],
-            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12], ..UsageReport::default()
+            output: counts[8], reasoning: counts[9], output_audio: counts[10], output_image: counts[11], total: counts[12],
+            explicit_cached_input: counts[13], ..UsageReport::default()
         };
         let usage = report.normalise(Rule::OpenAi);
         let sum = |wanted: &[Class]| usage.buckets().filter(|(class, _)| wanted.contains(class)).map(|(_, n)| n).sum::<u64>();
@@ -266,7 +267,7 @@ proptest! {
         let mut host = MemoryHost::default();
         let mut instance = Instance::register(&mut host, None);
         // What is held is what a budget has to see; without one, requests pass as they come.
-        let holding = br#"{"metering": {"hold_request_headers": true}, "budgets": [{"name": "b", "limit_calls": 9, "window": "day"}]}"#;
+        let holding = br#"{"metering": {"hold_request_headers": true, "cost_headers": true, "streamed_cost": "comment"}, "budgets": [{"name": "b", "limit_calls": 9, "window": "day"}]}"#;
         let config = Config::from_bytes(if holds { holding } else { b"" }).unwrap();
         let mut exchange = Exchange::new(Rc::new(config));
         let mut logged = 0;
@@ -292,6 +293,7 @@ proptest! {
                 4 => Event::ResponseBody { chunk: bytes, end_of_stream: *end_of_stream },
                 5 => Event::ResponseTrailers,
                 6 => Event::HeldInVain { headers: &headers },
+                7 => Event::ReplyHeldInVain,
                 _ => {
                     logged += 1;
                     Event::Log(Ending { code_details: Some(&details), request_headers: Some(&headers), ..Ending::default() })

@@ -183,13 +183,15 @@ fn usage_of(tokens: &[(Class, u64)]) -> TokenUsage {
     };
     const CREATED: [Class; 4] =
         [Class::CacheCreation, Class::CacheCreation1h, Class::CacheCreation12h, Class::CacheCreationAudio];
-    const CACHED: [Class; 3] = [Class::CachedInput, Class::CachedInputAudio, Class::CachedInputImage];
+    const CACHED: [Class; 4] =
+        [Class::CachedInput, Class::ExplicitCachedInput, Class::CachedInputAudio, Class::CachedInputImage];
     const FRESH: [Class; 4] = [Class::Input, Class::InputAudio, Class::InputImage, Class::InputVideo];
     const OUTPUT: [Class; 4] = [Class::Output, Class::OutputAudio, Class::OutputImage, Class::OutputVideo];
     let input = [&CREATED[..], &CACHED, &FRESH].concat();
     UsageReport {
         input: sum(&input),
         cached_input: sum(&CACHED),
+        explicit_cached_input: sum(&[Class::ExplicitCachedInput]),
         cache_creation: sum(&CREATED),
         cache_creation_1h: sum(&[Class::CacheCreation1h]),
         input_audio: sum(&[Class::InputAudio, Class::CachedInputAudio]),

@@ -254,6 +254,8 @@ pub struct ReplyFacts {
 struct Staged {
     /// The usage object being read.
     open: Option<UsageReport>,
+    /// Whether it says that the cache is one that the caller asked for.
+    explicit_cache: bool,
     /// Usage objects that are whole.
     usage: UsageReport,
     iterations: Vec<Iteration>,
@@ -311,10 +313,14 @@ impl Staged {
         match value {
             Value::Object => {
                 self.open = Some(UsageReport::default());
+                self.explicit_cache = false;
                 self.iterations.clear();
             }
             Value::End => {
-                if let Some(report) = self.open.take() {
+                if let Some(mut report) = self.open.take() {
+                    if self.explicit_cache {
+                        report.explicit_cached_input = report.cached_input;
+                    }
                     self.usage.update(&report);
                 }
             }
@@ -423,6 +429,7 @@ impl Sink<ReplyField> for ReplyFacts {
                     detail.tokens = number(value);
                 }
             }
+            ReplyField::CacheType => staged.explicit_cache |= value.as_text() == Some("ephemeral"),
             ReplyField::CostUsd => self.cost_usd = decimal(value).or(self.cost_usd),
             ReplyField::CostTicks => {
                 self.cost_usd = decimal(value).and_then(|ticks| ticks.shifted(10)).or(self.cost_usd);

@@ -6,8 +6,10 @@
 //! (Perplexity), so any object counts, the last one wins and nothing is summed. Their own spellings of the same counts
 //! stand in the one table here: `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` at the top (Together),
 //! `prompt_token_details` (Writer, Mistral), `num_cached_tokens` (Mistral), `citation_tokens` (Perplexity), costs
-//! (OpenRouter, Vercel, Perplexity, xAI). A Responses stream reports in its terminal event, inside `response`.
-//! Source: <https://platform.openai.com/docs/api-reference>.
+//! (OpenRouter, Vercel, Perplexity, xAI), `cache_creation_input_tokens` and `cache_type` among the details (Alibaba). A
+//! Responses stream reports in its terminal event, inside `response`.
+//! Source: <https://platform.openai.com/docs/api-reference>; of Alibaba's caches
+//! <https://www.alibabacloud.com/help/en/model-studio/context-cache>.
 
 use super::uses::Use;
 use super::{Format, PLAIN, ReplyField, RequestField, anthropic, count};
@@ -91,9 +93,24 @@ pub(super) const CHAT_REQUEST: Places<RequestField> = &[
     key("models", RequestField::Use(Use::FallbackModels)),
 ];
 
+/// `ephemeral` where the cache is one that the caller asked for; else absent, or `implicit` (Alibaba).
+const CACHE_TYPE: Place<ReplyField> = key("cache_type", ReplyField::CacheType);
+
+/// Where Alibaba's Responses API says of a session's cache what the details beside it leave out.
+const X_DETAILS: Place<ReplyField> = within(
+    "x_details",
+    &[within_each(&[within(
+        "prompt_tokens_details",
+        &[CACHE_TYPE, anthropic::CACHE_WRITE, anthropic::CACHE_WRITE_SPLIT],
+    )])],
+);
+
 pub(super) const PROMPT_DETAILS: Places<ReplyField> = &[
     key("cached_tokens", count(|usage| &mut usage.cached_input)),
     key("cache_write_tokens", count(|usage| &mut usage.cache_creation)),
+    anthropic::CACHE_WRITE,
+    anthropic::CACHE_WRITE_SPLIT,
+    CACHE_TYPE,
     key("audio_tokens", count(|usage| &mut usage.input_audio)),
     key("image_tokens", count(|usage| &mut usage.input_image)),
 ];
@@ -120,10 +137,11 @@ const USAGE: Place<ReplyField> = container(
         within("input_token_details", PROMPT_DETAILS),
         within("output_tokens_details", OUTPUT_DETAILS),
         within("prompt_token_details", PROMPT_DETAILS),
+        X_DETAILS,
         key("prompt_cache_hit_tokens", count(|usage| &mut usage.cached_input)),
         key("cached_tokens", count(|usage| &mut usage.cached_input)),
         key("num_cached_tokens", count(|usage| &mut usage.cached_input)),
-        key("cache_creation_input_tokens", count(|usage| &mut usage.cache_creation)),
+        anthropic::CACHE_WRITE,
         key("reasoning_tokens", count(|usage| &mut usage.reasoning)),
         key("citation_tokens", count(|usage| &mut usage.citation)),
         key("seconds", ReplyField::Unit(Unit::AudioSeconds)),

@@ -222,7 +222,7 @@ fn key(node: Node<'_, '_>, rules: &Rules) -> Option<Key> {
 }
 
 /// Whether calls have a value of this name.
-fn is_key(name: &str, rules: &Rules) -> bool {
+pub(super) fn is_key(name: &str, rules: &Rules) -> bool {
     matches!(name, "model" | "provider" | "api_key") || rules.knows(name)
 }
 

@@ -72,7 +72,7 @@ fn all_errors_come_at_once_each_with_its_path() {
             "metering.hold_request_headers: expected true or false, got 1",
             "collector.cluster: is missing",
             "collector.path: must begin with /",
-            "collector.format: expected ndjson, got \"xml\"",
+            "collector.format: expected ndjson, json_array, msgpack, otlp_json or cloudevents, got \"xml\"",
             "collector.headers.a b: is no header name",
             "collector.headers.a b: \"change me\" is a placeholder: put the real value here",
             "collector.flush_ms: expected a whole number from 10 to 3600000, got 1.5",
@@ -131,4 +131,23 @@ fn a_double_that_lost_its_digits_is_refused_and_a_short_one_is_taken() {
 fn a_long_value_is_shown_short() {
     let text = format!(r#"{{"collector":{{"cluster":"c","flush_ms":"{}"}}}}"#, "secret".repeat(50));
     assert!(errors(&text)[0].len() < 160, "{}", errors(&text)[0]);
+}
+
+#[test]
+fn what_the_access_log_shows_is_checked_by_name() {
+    let config = |values: &str| {
+        format!(
+            r#"{{"attribution": {{"dimensions": {{"tenant": {{"from": [{{"header": "x-tenant"}}]}}}}}}, "access_log": {{"values": {values}}}}}"#
+        )
+    };
+    let good = config(r#"["cost_usd", "tags.tenant", "tags.any", "session", "api_key", "id"]"#);
+    assert_eq!(Config::from_bytes(good.as_bytes()).unwrap().access_log.values.len(), 6);
+    let found = errors(&config(r#"["cost", "model", 7]"#));
+    assert!(
+        found[0].starts_with("access_log.values[0]: \"cost\" cannot be shown; expected id, cost_usd,"),
+        "{found:?}"
+    );
+    assert!(found[1].starts_with("access_log.values[1]: \"model\" cannot be shown"), "{found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(errors(r#"{"access_log": {"progress_secs": -1, "value": []}}"#).len(), 2);
 }

@@ -61,6 +61,7 @@ pub(super) fn is_cheaper(call: &Call, config: &Config, model: &str, unix_seconds
     let usage = |cached| UsageReport {
         input: Some(bound.input_tokens),
         cached_input: Some(cached),
+        explicit_cached_input: Some(cached),
         output: Some(bound.output_tokens),
         ..UsageReport::default()
     };

@@ -4,7 +4,8 @@ use super::governing::{self, Reservation};
 use super::once;
 use super::pricing::{self, Outcome};
 use super::request::{RequestBody, RequestReader};
-use super::{Context, Reply, Route};
+use super::response::Reply;
+use super::{Context, Route};
 use crate::api::{self, Api, Endpoint, ReplyFacts, provider};
 use crate::attribution::{Attribution, Dimension, Name, Origin};
 use crate::body::{Damage, Framing};
@@ -12,15 +13,17 @@ use crate::budget::Subject;
 use crate::config::{Config, OnUnknownModel, UpstreamConfig};
 use crate::host::Host;
 use crate::http::{self, Headers};
-use crate::money::Decimal;
+use crate::money::{Decimal, Usd};
 use crate::price::{self, Biller, Model, PriceTable, PricedBy};
-use crate::record::{Decision, EndReason, PriceStatus, SCHEMA_VERSION, Sources, Text, UsageRecord};
+use crate::record::logged::{LoggedValue, Source};
+use crate::record::{Decision, EndReason, PriceStatus, SCHEMA_VERSION, Sources, Text, UsageRecord, UsageSource};
 use crate::reply::Refusal;
 use crate::rewrite::include_usage;
 use crate::telemetry::{Event as LogEvent, Metric};
 use crate::time::rfc3339_micros;
 use crate::usage::Rule;
 use crate::workload;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// Longest id or other text taken over from a header or the host, in bytes.
@@ -122,6 +125,8 @@ pub(super) struct Call {
     pub(super) passes_signed: bool,
     /// What it holds in budgets.
     pub(super) reservation: Reservation,
+    /// When its record is to be brought up to date next.
+    progress_ns: u64,
     /// Its record between two lines, once it is begun.
     record: Option<Box<UsageRecord>>,
 }
@@ -186,6 +191,7 @@ impl Call {
             held_path: None,
             passes_signed: upstream.is_some_and(|upstream| upstream.pass_signed) && headers.are_signed(),
             reservation: Reservation::default(),
+            progress_ns: started_ns,
             record: None,
         }
     }
@@ -274,6 +280,55 @@ impl Call {
         self.record = Some(record);
     }
 
+    /// Brings the record that the access log shows of a stream under way up to date, every now and then: as if the caller
+    /// left now.
+    pub(super) fn progress(&mut self, reply: &Reply, config: &Config, context: &mut Context<'_>) {
+        let every_secs = config.access_log.progress_secs;
+        let due_ns = self.progress_ns.saturating_add(every_secs.saturating_mul(1_000_000_000));
+        if every_secs == 0 || context.instance.ticked_ns < due_ns {
+            return;
+        }
+        self.progress_ns = context.instance.ticked_ns;
+        self.reply_framing = reply.reader.framing();
+        let record = self.so_far(EndReason::Provisional, config, context);
+        context.host.provisional(&record);
+        self.expose(&record, config, context.host);
+    }
+
+    /// The record of a call whose response has come to its end, as far as is known before the host says that all is over.
+    pub(super) fn whole(&mut self, config: &Config, context: &mut Context<'_>) -> UsageRecord {
+        self.so_far(EndReason::Complete, config, context)
+    }
+
+    /// The record with usage and cost as they stand, should it end now and so.
+    fn so_far(&mut self, end_reason: EndReason, config: &Config, context: &mut Context<'_>) -> UsageRecord {
+        let kept = self.take_record(config, context);
+        let mut record = (*kept).clone();
+        self.record = Some(kept);
+        let now_ns = context.host.now_ns();
+        self.write_workload(&mut record);
+        record.end_reason = end_reason;
+        record.status = self.status;
+        record.duration_ms = Some(millis(self.started_ns, now_ns));
+        self.write_reply(&mut record, &Ending::default());
+        pricing::settle(self, &mut record, config, now_ns / 1_000_000_000);
+        governing::write_record(self, &mut record);
+        record
+    }
+
+    /// Gives the access log the single values that the configuration names.
+    fn expose(&self, record: &UsageRecord, config: &Config, host: &mut dyn Host) {
+        for LoggedValue { key, source } in &config.access_log.values {
+            let text = match source {
+                Source::Field(field) => field.text(record),
+                Source::Attribution(name) => self.value(name).map(Cow::Borrowed),
+            };
+            if let Some(text) = text {
+                host.expose(key, &text);
+            }
+        }
+    }
+
     /// Takes from the request's body what the configuration attributes calls by.
     pub(super) fn attribute_body(&mut self, config: &Config) {
         let read = std::mem::take(&mut self.request.facts.configured);
@@ -328,6 +383,7 @@ impl Call {
         governing::settle(&mut self, &mut record, config, context);
         self.count(&record, &outcome, context.host);
         self.report_attribution(&record, config, context);
+        self.expose(&record, config, context.host);
         context.host.emit(*record);
     }
 
@@ -502,18 +558,19 @@ impl Call {
         if outcome.unmetered {
             host.count(Metric::UnmeteredCalls { api: &record.api }, 1);
         }
-        match (&outcome.cost, record.price_status) {
-            (Some(cost), _) => {
-                let model = record.priced_model.as_deref().unwrap_or_default();
-                host.count_cost(department.unwrap_or(UNATTRIBUTED), model, *cost);
+        if record.usage_source == UsageSource::Estimated || record.price_status == Some(PriceStatus::Estimated) {
+            host.count(Metric::EstimatedCalls { api: &record.api }, 1);
+        }
+        // As the record says: what could not be priced may have been charged its bound.
+        if let Some(cost) = record.cost_picousd.map(Usd::from_pico).filter(|&cost| cost > Usd::ZERO) {
+            let model = record.priced_model.as_deref().or(record.request_model.as_deref()).unwrap_or("unknown");
+            host.count_cost(department.unwrap_or(UNATTRIBUTED), model, cost);
+        }
+        if let Some(status @ (PriceStatus::Unpriced | PriceStatus::UnknownModel)) = record.price_status {
+            host.count(Metric::UnpricedCalls { status: status.name() }, 1);
+            if let Some(model) = record.response_model.as_deref().or(record.request_model.as_deref()) {
+                host.log_once(LogEvent::Unpriced { model, status: status.name() });
             }
-            (None, Some(status @ (PriceStatus::Unpriced | PriceStatus::UnknownModel))) => {
-                host.count(Metric::UnpricedCalls { status: status.name() }, 1);
-                if let Some(model) = record.response_model.as_deref().or(record.request_model.as_deref()) {
-                    host.log_once(LogEvent::Unpriced { model, status: status.name() });
-                }
-            }
-            (None, _) => {}
         }
     }
 }

@@ -15,8 +15,6 @@ use crate::usage::{Class, Rule, TokenUsage, Unit, UsageReport};
 pub(super) struct Outcome {
     /// Tokens billed, by class.
     pub(super) tokens: Vec<(Class, u64)>,
-    /// The cost, where there is a price.
-    pub(super) cost: Option<Usd>,
     /// The provider should have reported usage and did not.
     pub(super) unmetered: bool,
 }
@@ -237,7 +235,6 @@ impl<'a> Pricing<'a> {
             None => record.charges.clear(),
         }
         record.notes.extend(notes.into_texts());
-        outcome.cost = total;
         record.avoided_cost_usd = total.and_then(|total| self.avoided(usage, total)).map(|usd| ExactNumber::new(&usd));
         outcome
     }

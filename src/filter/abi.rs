@@ -23,6 +23,7 @@ pub(super) const CAS_MISMATCH: u32 = 8;
 pub(super) enum Map {
     Request = 0,
     Response = 2,
+    ResponseTrailers = 3,
     CallResponse = 6,
 }
 
@@ -31,6 +32,7 @@ pub(super) enum Map {
 pub(super) enum Buffer {
     RequestBody = 0,
     ResponseBody = 1,
+    CallResponseBody = 4,
     PluginConfiguration = 7,
 }
 
@@ -173,6 +175,7 @@ pub(super) fn send_local_response(reply: &LocalReply) -> Result<(), HostError> {
 
 /// The request half of a stream.
 const REQUEST: u32 = 0;
+const RESPONSE: u32 = 1;
 
 /// Makes another context the one that host calls are about, until the callback returns.
 pub(super) fn set_effective_context(context: u32) -> Result<(), HostError> {
@@ -185,6 +188,13 @@ pub(super) fn set_effective_context(context: u32) -> Result<(), HostError> {
 pub(super) fn continue_request() -> Result<(), HostError> {
     // SAFETY: no memory is passed.
     let status = unsafe { proxy_continue_stream(REQUEST) };
+    check("proxy_continue_stream", status)
+}
+
+/// Lets a response go on that was held.
+pub(super) fn continue_response() -> Result<(), HostError> {
+    // SAFETY: no memory is passed.
+    let status = unsafe { proxy_continue_stream(RESPONSE) };
     check("proxy_continue_stream", status)
 }
 

@@ -1,4 +1,4 @@
-//! Requests that the host was asked to hold, until it has proved that it can.
+//! Requests and responses that the host was asked to hold, until it has proved that it can.
 //!
 //! Envoy holds headers and goes on showing bodies only with `allow_on_headers_stop_iteration` in the plugin's
 //! configuration; without it a held request would hang, and nothing tells one from the other but the first body. So
@@ -17,10 +17,10 @@ use std::rc::{Rc, Weak};
 /// How long a host may show nothing of a body before it is taken to be unable to.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// Whether the host has shown the body of a held request, under one plugin configuration.
+/// Whether the host has shown the body of something held, under one plugin configuration.
 pub(super) type Proof = Rc<Cell<bool>>;
 
-/// A request that may be held in vain.
+/// What may be held in vain.
 pub(super) struct Watched {
     context: u32,
     since_ns: u64,
@@ -28,7 +28,7 @@ pub(super) struct Watched {
     exchange: Weak<RefCell<Exchange>>,
 }
 
-/// Watches a request that is held from now on.
+/// Watches a request or a response that is held from now on.
 pub(super) fn watch(context: u32, proof: &Proof, exchange: &SharedExchange) {
     if !proof.get() {
         let since_ns = ProxyHost { delivery: None }.now_ns();
@@ -47,7 +47,7 @@ pub(super) fn release_overdue(root: u32) {
     let now_ns = host.now_ns();
     watched.retain(|held| {
         let Some(exchange) = held.exchange.upgrade() else { return false };
-        let waits = exchange.try_borrow().is_ok_and(|exchange| exchange.holds_request());
+        let waits = exchange.try_borrow().is_ok_and(|exchange| exchange.holds_request() || exchange.holds_reply());
         if held.proof.get() || !waits {
             return false;
         }
@@ -62,8 +62,13 @@ pub(super) fn release_overdue(root: u32) {
     vm::with(|vm| vm.watched.append(&mut watched));
 }
 
-/// Lets go the request whose context is the effective one.
+/// Lets go what the effective context holds.
 fn release(host: &mut ProxyHost<'_>, exchange: &SharedExchange) {
+    if exchange.try_borrow().is_ok_and(|exchange| exchange.holds_reply()) {
+        feed(exchange, None, Event::ReplyHeldInVain);
+        host.check(abi::continue_response());
+        return;
+    }
     let serialized = host.check(abi::header_pairs(Map::Request)).unwrap_or_default();
     let headers: Headers<'_> = abi::pairs(&serialized).collect();
     let verdict = feed(exchange, None, Event::HeldInVain { headers: &headers });

@@ -24,11 +24,35 @@ pub(super) struct Stream {
     exchange: SharedExchange,
     delivery: Option<Queue>,
     can_hold: Proof,
-    /// Bytes of a held body that have been read: the host shows them again with each piece.
-    read: usize,
+    /// Bytes of a held body that have been read, of the request's and of the response's: the host shows them again with
+    /// each piece.
+    read: [usize; 2],
     /// It was to be answered here and could not be: nothing of it may go on.
     is_cut: bool,
     trap: Trap,
+}
+
+/// A message, by who sends it.
+#[derive(Clone, Copy)]
+enum Side {
+    Request,
+    Response,
+}
+
+impl Side {
+    fn buffer(self) -> Buffer {
+        match self {
+            Side::Request => Buffer::RequestBody,
+            Side::Response => Buffer::ResponseBody,
+        }
+    }
+
+    fn headers(self) -> Map {
+        match self {
+            Side::Request => Map::Request,
+            Side::Response => Map::Response,
+        }
+    }
 }
 
 /// Feeds one event; an exchange that is in use already, which no callback order brings about, does not see it.
@@ -46,7 +70,7 @@ pub(super) fn feed(exchange: &SharedExchange, delivery: Option<&Queue>, event: E
 impl Stream {
     pub(super) fn new(id: u32, config: Rc<Config>, delivery: Option<Queue>, can_hold: Proof) -> Stream {
         let exchange = Rc::new(RefCell::new(Exchange::new(config)));
-        Stream { id, exchange, delivery, can_hold, read: 0, is_cut: false, trap: Trap::default() }
+        Stream { id, exchange, delivery, can_hold, read: [0; 2], is_cut: false, trap: Trap::default() }
     }
 
     fn on(&mut self, event: Event<'_>) -> Verdict {
@@ -82,38 +106,53 @@ impl Stream {
         if verdict.pause { Action::Pause } else { Action::Continue }
     }
 
-    /// Feeds an event that needs a piece of a body; one that cannot be read counts as empty.
-    fn on_body(&mut self, buffer: Buffer, size: usize, event: impl FnOnce(&mut Stream, &[u8]) -> Verdict) -> Action {
-        let mut host = ProxyHost { delivery: None };
-        let bytes = if size == 0 { Ok(Vec::new()) } else { abi::buffer(buffer, 0, size) };
-        let chunk = host.check(bytes).unwrap_or_default();
-        let verdict = event(self, &chunk);
-        self.pass_body(buffer, size, verdict)
+    /// Feeds a piece of a body; one that cannot be read counts as empty.
+    fn on_body(&mut self, side: Side, size: usize, end_of_stream: bool) -> Action {
+        self.on_new_bytes(side, 0, size, end_of_stream).0
     }
 
-    /// The same of a request that is held, whose body is shown whole each time.
-    fn on_held_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    /// The same of what is held, whose body is shown whole each time.
+    fn on_held_body(&mut self, side: Side, size: usize, end_of_stream: bool) -> Action {
         self.can_hold.set(true);
+        let from = *self.read_of(side);
+        let (action, read) = self.on_new_bytes(side, from, size, end_of_stream);
+        *self.read_of(side) = from.saturating_add(read);
+        action
+    }
+
+    /// Feeds what follows the first `from` bytes of a body; says how much that was.
+    fn on_new_bytes(&mut self, side: Side, from: usize, size: usize, end_of_stream: bool) -> (Action, usize) {
         let mut host = ProxyHost { delivery: None };
-        let more = size.saturating_sub(self.read);
-        let bytes = if more == 0 { Ok(Vec::new()) } else { abi::buffer(Buffer::RequestBody, self.read, more) };
-        let chunk = host.check(bytes).unwrap_or_default();
-        self.read = self.read.saturating_add(chunk.len());
-        let verdict = self.on(Event::RequestBody { chunk: &chunk, end_of_stream });
-        self.pass_body(Buffer::RequestBody, size, verdict)
+        let more = size.saturating_sub(from);
+        let bytes = if more == 0 { Ok(Vec::new()) } else { abi::buffer(side.buffer(), from, more) };
+        let chunk = &*host.check(bytes).unwrap_or_default();
+        let verdict = match side {
+            Side::Request => self.on(Event::RequestBody { chunk, end_of_stream }),
+            Side::Response => self.on(Event::ResponseBody { chunk, end_of_stream }),
+        };
+        (self.pass_body(side, size, verdict), chunk.len())
+    }
+
+    fn read_of(&mut self, side: Side) -> &mut usize {
+        let [request, response] = &mut self.read;
+        match side {
+            Side::Request => request,
+            Side::Response => response,
+        }
     }
 
     /// Sends on the body at hand, of `size` bytes, as the verdict says. Headers that go with another body change only if
     /// the body does.
-    fn pass_body(&mut self, buffer: Buffer, size: usize, verdict: Verdict) -> Action {
+    fn pass_body(&mut self, side: Side, size: usize, verdict: Verdict) -> Action {
         let mut host = ProxyHost { delivery: None };
         if let Some(reply) = verdict.reply {
             return self.answer(&mut host, &reply);
         }
-        let replaced = verdict.body.map(|body| host.check(abi::replace_buffer(buffer, size, &body)));
+        let replaced = verdict.body.map(|body| host.check(abi::replace_buffer(side.buffer(), size, &body)));
         if replaced != Some(None) {
-            held::apply(&mut host, Map::Request, &verdict.edits);
+            held::apply(&mut host, side.headers(), &verdict.edits);
         }
+        held::apply(&mut host, Map::ResponseTrailers, &verdict.trailers);
         if verdict.pause { Action::Pause } else { Action::Continue }
     }
 
@@ -203,11 +242,9 @@ impl HttpContext for Stream {
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         let mut action = if self.is_cut { Action::Pause } else { Action::Continue };
         if self.is(Exchange::holds_request) {
-            action = self.on_held_body(size, end_of_stream);
+            action = self.on_held_body(Side::Request, size, end_of_stream);
         } else if self.is(Exchange::reads_request_body) {
-            action = self.on_body(Buffer::RequestBody, size, |stream, chunk| {
-                stream.on(Event::RequestBody { chunk, end_of_stream })
-            });
+            action = self.on_body(Side::Request, size, end_of_stream);
         }
         self.trap.spring("request_body");
         action
@@ -218,33 +255,43 @@ impl HttpContext for Stream {
             self.can_hold.set(true);
         }
         let verdict = self.on(Event::RequestTrailers);
-        let action = self.pass_body(Buffer::RequestBody, self.read, verdict);
+        let read = *self.read_of(Side::Request);
+        let action = self.pass_body(Side::Request, read, verdict);
         if self.is_cut { Action::Pause } else { action }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let mut action = Action::Continue;
         if self.is(Exchange::is_open) {
-            self.on_headers(Map::Response, |stream, headers| {
+            action = self.on_headers(Map::Response, |stream, headers| {
                 stream.on(Event::ResponseHeaders { headers, end_of_stream })
             });
         }
+        if self.is(Exchange::holds_reply) {
+            held::watch(self.id, &self.can_hold, &self.exchange);
+        }
         self.trap.spring("response_headers");
-        Action::Continue
+        action
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if self.is(Exchange::reads_response_body) {
-            self.on_body(Buffer::ResponseBody, size, |stream, chunk| {
-                stream.on(Event::ResponseBody { chunk, end_of_stream })
-            });
+        let mut action = Action::Continue;
+        if self.is(Exchange::holds_reply) {
+            action = self.on_held_body(Side::Response, size, end_of_stream);
+        } else if self.is(Exchange::reads_response_body) {
+            action = self.on_body(Side::Response, size, end_of_stream);
         }
         self.trap.spring("response_body");
-        Action::Continue
+        action
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.on(Event::ResponseTrailers);
-        Action::Continue
+        if self.is(Exchange::holds_reply) {
+            self.can_hold.set(true);
+        }
+        let verdict = self.on(Event::ResponseTrailers);
+        let read = *self.read_of(Side::Response);
+        self.pass_body(Side::Response, read, verdict)
     }
 
     fn on_log(&mut self) {

@@ -114,6 +114,11 @@ impl RecordSink for ProxyHost<'_> {
         self.put_record(record);
     }
 
+    fn expose(&mut self, key: &str, text: &str) {
+        let set = abi::set_property(key, text.as_bytes());
+        self.check(set);
+    }
+
     fn emit(&mut self, record: UsageRecord) {
         if let Some(line) = self.put_record(&record) {
             self.emit_line(line);

@@ -6,7 +6,7 @@ use super::http_context::Stream;
 use super::proxy_host::ProxyHost;
 use super::vm::{self, Queue};
 use crate::config::Config;
-use crate::delivery::{Batch, Delivery, Outcome};
+use crate::delivery::{Answer, Batch, Delivery, Outcome};
 use crate::exchange;
 use crate::host::Clock;
 use crate::overview;
@@ -17,6 +17,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 const IDLE_TICK_MS: u32 = 1000;
+
+/// How often is looked whether a full batch waits already.
+const FULL_BATCH_TICK_MS: u32 = 200;
+
+/// Of a collector's answer, so much is read: it says what is wrong, or how many records were not taken.
+const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
 /// One configuration in one VM.
 #[derive(Default)]
@@ -64,11 +70,10 @@ impl Root {
             }
             log::error!("configuration refused: {} error(s) above", errors.len());
         })?;
-        // Without a collector of its own a root still ticks: it may have to take over a queue. With budgets it has a lease
-        // to renew, and held requests to let go, however seldom batches leave.
-        let flush_ms = config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
-        let seldom = config.budgets.is_empty() && !config.metering.hold_request_headers;
-        let tick_ms = if seldom { flush_ms } else { flush_ms.min(IDLE_TICK_MS) };
+        // Without a collector of its own a root still ticks: it may have to take over a queue, to renew a lease, or to let
+        // go what is held in vain.
+        let flush_ms = config.collector.as_ref().map(|collector| collector.flush_ms.min(FULL_BATCH_TICK_MS));
+        let tick_ms = flush_ms.unwrap_or(IDLE_TICK_MS);
         let set = abi::set_tick_period_ms(tick_ms);
         self.host().check(set);
         if let Some(collector) = config.collector.clone() {
@@ -80,7 +85,7 @@ impl Root {
         Ok(())
     }
 
-    /// Whether batches are to leave now: ticks may come more often.
+    /// Whether records are to leave now however few they are: ticks come more often.
     fn is_due(&mut self) -> bool {
         let now_ns = self.host().now_ns();
         let flush_ms = self.config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
@@ -92,13 +97,13 @@ impl Root {
         due
     }
 
-    /// Sends the next batch of each queue that has none under way.
-    fn flush(&mut self) {
+    /// Sends the next batch of each queue that has none under way; `due`: also one that is not full.
+    fn flush(&mut self, due: bool) {
         let mut senders = std::mem::take(&mut self.senders);
         for sender in senders.iter_mut().filter(|sender| sender.token.is_none()) {
             let Ok(mut queue) = sender.queue.try_borrow_mut() else { continue };
             let now_ns = self.host().now_ns();
-            let Some(batch) = queue.next_batch(now_ns, vm::next_batch_key) else { continue };
+            let Some(batch) = queue.next_batch(now_ns, due, vm::next_batch_key) else { continue };
             sender.token = self.dispatch(&queue, &batch);
             if sender.token.is_none() {
                 queue.settle(Outcome::NotSent, now_ns, &mut self.host());
@@ -121,7 +126,7 @@ impl Root {
         self.dispatch_http_call(&collector.cluster, headers, Some(&batch.body), Vec::new(), timeout).ok()
     }
 
-    fn settle(&self, queue: &Queue, outcome: Outcome) {
+    fn settle(&self, queue: &Queue, outcome: Outcome<'_>) {
         if let Ok(mut queue) = queue.try_borrow_mut() {
             let mut host = self.host();
             queue.settle(outcome, host.now_ns(), &mut host);
@@ -130,15 +135,20 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, num_headers: usize, _: usize, _: usize) {
+    fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_size: usize, _: usize) {
         let Some(sender) = self.senders.iter_mut().find(|sender| sender.token == Some(token)) else { return };
         sender.token = None;
         let queue = Rc::clone(&sender.queue);
         // Without headers there was no answer: the host itself gave up.
-        let status = if num_headers == 0 { None } else { abi::header(Map::CallResponse, ":status").ok() };
-        let status = status.and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
-        self.settle(&queue, status.map_or(Outcome::NoAnswer, Outcome::Answered));
-        self.flush();
+        let header = |name| if num_headers == 0 { None } else { abi::header(Map::CallResponse, name).ok() };
+        let status = header(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
+        let retry_after = header("retry-after").and_then(|text| String::from_utf8(text).ok());
+        let size = body_size.min(MAX_ANSWER_BYTES);
+        let body =
+            if size == 0 { Vec::new() } else { abi::buffer(Buffer::CallResponseBody, 0, size).unwrap_or_default() };
+        let answer = |status| Answer { status, retry_after: retry_after.as_deref(), body: &body };
+        self.settle(&queue, status.map_or(Outcome::NoAnswer, |status| Outcome::Answered(answer(status))));
+        self.flush(false);
     }
 
     /// This configuration has drained. Its queue goes to the roots that stay: streams that end last still fill it.
@@ -161,11 +171,11 @@ impl RootContext for Root {
         self.senders.extend(vm::adopt().into_iter().map(|queue| Sender { queue, token: None }));
         let mut host = self.host();
         vm::with_instance(|instance| {
+            instance.ticked_ns = host.now_ns();
             overview::tick(&self.config, &mut exchange::Context { host: &mut host, instance });
         });
-        if self.is_due() {
-            self.flush();
-        }
+        let due = self.is_due();
+        self.flush(due);
         // A queue that is empty and that no stream will fill again has done its work.
         self.senders.retain(|sender| {
             let pending = sender.queue.try_borrow().map_or(1, |queue| queue.pending());

@@ -97,7 +97,7 @@ impl BudgetRecord {
             schema_version: SCHEMA_VERSION,
             record_type,
             id: instance.next_id(now_ns, account.budget.as_bytes()),
-            seq: instance.next_seq(),
+            seq: instance.next_notice_seq(),
             instance: instance.name().into(),
             ts: rfc3339_micros(now_ns).into(),
             gateway: instance.gateway().map(Into::into),

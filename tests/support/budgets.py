@@ -122,7 +122,7 @@ def send(
 
 def usage_records(stack: Stack, number: int) -> list[Record]:
     """All usage records, of which there are `number`: the same in the access log and at the collector, where those of
-    other types are numbered with them."""
+    other types are numbered apart."""
 
     def ids(records: list[Record]) -> list[str]:
         return sorted(r["id"] for r in records if r["type"] == "usage")
@@ -133,8 +133,8 @@ def usage_records(stack: Stack, number: int) -> list[Record]:
     stack.wait(complete, 10, f"fewer than {number} records")
     logged, sent = stack.access_log(), list(stack.sink.records)
     assert len(logged) == number and ids(logged) == ids(sent) and len(set(ids(sent))) == number
-    numbers: dict[str, list[int]] = {}
+    numbers: dict[tuple[str, bool], list[int]] = {}
     for record in sent:
-        numbers.setdefault(record["instance"], []).append(record["seq"])
+        numbers.setdefault((record["instance"], record["type"] == "usage"), []).append(record["seq"])
     assert all(sorted(seq) == list(range(1, len(seq) + 1)) for seq in numbers.values()), numbers
     return logged

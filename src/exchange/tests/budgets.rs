@@ -238,7 +238,7 @@ fn an_alert_is_given_once_for_each_threshold() {
     assert_eq!(told, [(50, "0.07".into())], "{lines:?}");
     assert_eq!(lines[0]["type"], "budget_alert");
     assert_eq!(lines[0]["scope"]["department"], "sales");
-    let alerts = Metric::BudgetAlerts { budget: "month" }.stat_name(&mut LabelCap::default());
+    let alerts = Metric::BudgetAlerts { budget: "month", threshold: "50" }.stat_name(&mut LabelCap::default());
     assert_eq!(gateway.host.counter(&alerts), 1);
 }
 
@@ -334,6 +334,29 @@ fn a_model_in_the_path_is_replaced_there_while_it_still_can_be() {
     let (_, first, last) = gemini(&mut gateway, signed, body);
     assert!(!first.edits.contains(&path));
     assert_eq!(last.reply.unwrap().status, 429);
+}
+
+#[test]
+fn a_model_is_no_cheaper_than_the_prompt_in_the_cache_of_the_one_asked_for() {
+    for (cached, downgraded) in [
+        (json!({}), true),
+        (json!({"cached_input": "100"}), false),
+        (json!({"cached_input": "500"}), true),
+        (json!({"cached_input": "500", "explicit_cached_input": "100"}), false),
+        (json!({"cached_input": "500", "explicit_cached_input": "300"}), true),
+    ] {
+        let mut budget = month("0.005");
+        budget["on_exceeded"] = json!("downgrade");
+        budget["hard_limit_usd"] = json!("0.01");
+        let mut rates = json!({"input": "1000", "output": "1"});
+        rates.as_object_mut().unwrap().extend(cached.as_object().unwrap().clone());
+        let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}], "prices": {"models": [
+            {"model": "gpt-4o", "rates": rates},
+            {"model": "gpt-4o-mini", "rates": {"input": "200", "output": "1"}}]}});
+        let mut gateway = Gateway::new(&json!([budget]), &more);
+        let (_, played) = gateway.begin("sales", r#"{"model":"gpt-4o","max_tokens":10}"#);
+        assert_eq!(played.reply.is_none(), downgraded, "{cached}");
+    }
 }
 
 #[test]
@@ -450,4 +473,33 @@ fn how_scopes_stand_is_told_once_a_minute_by_one_worker() {
     let snapshots: Vec<_> = lines.iter().filter(|line| line["type"] == "budget_snapshot").collect();
     assert_eq!(snapshots.len(), 4, "two scopes, two whole minutes: {lines:?}");
     assert!(snapshots.iter().all(|line| line["spent_usd"] == 0.02), "{snapshots:?}");
+}
+
+#[test]
+fn a_stream_of_twenty_minutes_keeps_its_hold_and_a_dead_worker_leaves_none() {
+    let body = r#"{"model":"gpt-4o","max_tokens":30,"stream":true}"#;
+    let mut gateway = Gateway::new(&json!([month("1")]), &json!({"reservation": {"lease_secs": 30}}));
+    let (mut stream, _) = gateway.begin("sales", body);
+    // The next two calls are of two more workers: one dies with its call, the other only looks on.
+    let mut streaming = std::mem::replace(&mut gateway.instance, Instance::register(&mut gateway.host, None));
+    drop(gateway.begin("support", body));
+    gateway.instance = Instance::register(&mut gateway.host, None);
+    let head = headers(&[(":status", "200"), ("content-type", "text/event-stream")], &[]);
+    let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    stream.on(Event::ResponseHeaders { headers: &head, end_of_stream: false }, &mut context);
+    for seconds in 1..=1200 {
+        gateway.host.now_ns += 1_000_000_000;
+        let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+        crate::overview::tick(&gateway.config, &mut context);
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n".as_bytes();
+        stream.on(Event::ResponseBody { chunk: event, end_of_stream: false }, &mut context);
+        let (_, held) = gateway.standing("sales");
+        assert_ne!(held, "0", "after {seconds} s");
+        let (_, leaked) = gateway.standing("support");
+        assert_eq!(leaked == "0", seconds > 30, "after {seconds} s: {leaked}");
+    }
+    let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    stream.on(Event::Log(Ending { code_details: Some("via_upstream"), ..Ending::default() }), &mut context);
+    let cost = gateway.host.records[0].cost_usd.as_ref().map(|cost| cost.as_str().to_owned());
+    assert_eq!(gateway.standing("sales"), (cost.unwrap(), "0".into()));
 }

@@ -117,6 +117,10 @@ fn a_reply_that_cannot_be_read_costs_its_bound_in_ledger_and_record_alike() {
         (record.price_status, record.notes.last().map(|n| &**n)),
         (Some(PriceStatus::Estimated), Some("bound_charged"))
     );
+    let pico = record.cost_picousd.unwrap();
+    assert_eq!(pico % 1000, 0, "no part of it is below what the metric counts in");
+    let stat = "tollgate_cost_usd_nanos_total.department.sales.model.gpt-4o";
+    assert_eq!(gateway.host.counter(stat), u64::try_from(pico / 1000).unwrap());
 }
 
 #[test]

@@ -31,6 +31,28 @@ fn only_what_reached_the_provider_is_estimated() {
 }
 
 #[test]
+fn what_is_estimated_is_counted_whether_it_is_the_usage_or_the_price() {
+    let assume = CONFIG.replace(r#""version": "v1""#, r#""version": "v1", "on_unknown_model": "assume_highest""#);
+    for (config, model, reply, estimated) in [
+        (CONFIG, "gpt-4o", Some(REPLY), 0),
+        (CONFIG, "gpt-4o", None, 1),
+        // Tokens of a model that has no price are an estimate all the same.
+        (CONFIG, "acme-9b", None, 1),
+        (&assume, "acme-9b", Some(&REPLY.replace("gpt-4o-2024-08-06", "acme-9b")), 1),
+    ] {
+        let mut bench = Bench::with(config);
+        bench.request(&[], &format!(r#"{{"model":"{model}"}}"#));
+        match reply {
+            Some(reply) => bench.reply("200", reply),
+            None => drop(bench.reply_headers("200", "application/json", false)),
+        }
+        bench.log(if reply.is_some() { "via_upstream" } else { "downstream_remote_disconnect" });
+        let counted = bench.host.counter("tollgate_estimated_calls_total.api.openai_chat");
+        assert_eq!(counted, estimated, "{model} {reply:?}");
+    }
+}
+
+#[test]
 fn files_in_a_request_are_not_taken_for_text() {
     let image = format!(r#"{{"model":"gpt-4o","image":"data:image/png;base64,{}"}}"#, "QUJD".repeat(500_000));
     let form = format!("--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b\r\n\r\n{image}");

@@ -13,9 +13,10 @@ pub(super) struct TokenKey {
     pub(super) service: Option<&'static str>,
 }
 
-const CLASSES: [(&str, Class); 17] = [
+const CLASSES: [(&str, Class); 18] = [
     ("input_cost_per_token", Class::Input),
     ("cache_read_input_token_cost", Class::CachedInput),
+    ("explicit_cache_read_input_token_cost", Class::ExplicitCachedInput),
     ("cache_creation_input_token_cost", Class::CacheCreation),
     ("cache_creation_input_token_cost_above_1hr", Class::CacheCreation1h),
     ("cache_creation_input_token_cost_above_12hr", Class::CacheCreation12h),
@@ -90,6 +91,7 @@ mod tests {
                 "cache_creation_input_token_cost_above_12hr_above_272k_tokens_flex",
                 Some((Class::CacheCreation12h, Some(272_000), Some("flex"))),
             ),
+            ("explicit_cache_read_input_token_cost", Some((Class::ExplicitCachedInput, None, None))),
             ("output_cost_per_image", None),
             ("input_dbu_cost_per_token", None),
             ("max_tokens", None),
