@@ -21,9 +21,11 @@ setup: ## install everything the other targets need, once
 	tools/rust.sh rustfmt clippy
 	tools/wasm-cargo.sh setup
 	$(ENVOYS)
-	runner="$$(tools/wasm-test-runner.sh)"; node="$$(tools/node.sh)"
+	runner="$$(tools/wasm-test-runner.sh)"; node="$$(tools/node.sh)"; chdb="$$(tools/chdb.sh)"; rotel="$$(tools/rotel.sh)"
+	prometheus="$$(tools/prometheus.sh)" || test $$? = 3
+	clickhouse="$$(tools/clickhouse.sh)" || test $$? = 3
 	litellm="$$(tools/price_sources.sh litellm)"; genai="$$(tools/price_sources.sh genai-prices)"
-	echo "set up: $$python, $$envoy, $$oldest, $$runner, $$node, $$litellm, $$genai"
+	echo "set up: $$python, $$envoy, $$oldest, $$runner, $$node, $$chdb, $$rotel, $$prometheus, $$clickhouse, $$litellm, $$genai"
 
 .PHONY: filter
 filter: ## build the filter: dist/tollgate.wasm
@@ -90,8 +92,12 @@ test-node: ## the core's unit tests on wasm32 under Node
 .PHONY: test-envoy
 test-envoy: filter filter-test command ## end to end on the newest and the oldest supported Envoy
 	$(ENVOYS)
-	# The tests ask for its path themselves; here it says what it installs.
+	# The tests ask for the paths themselves; here it says what it installs, or skips.
 	tools/node.sh >/dev/null
+	tools/chdb.sh >/dev/null
+	tools/rotel.sh >/dev/null
+	tools/prometheus.sh >/dev/null || test $$? = 3
+	tools/clickhouse.sh >/dev/null || test $$? = 3
 	TOLLGATE_ENVOY="$$envoy" TOLLGATE_ENVOY_OLDEST="$$oldest" "$$python" -m pytest -q tests/envoy
 
 .PHONY: bench

@@ -123,17 +123,35 @@ impl UpstreamConfig {
 pub struct MeteringConfig {
     /// Whether `stream_options.include_usage` is set for callers that did not ask.
     pub inject_include_usage: bool,
+    /// Whether a request's headers are held too where its body has to be seen whole before the provider sees anything.
+    pub hold_request_headers: bool,
     /// The longest request body that is metered, in bytes.
     pub max_request_bytes: u64,
+    /// The most of all requests' bodies that one VM holds back at a time, in bytes.
+    pub max_withheld_bytes: u64,
     /// Whether a longer one is refused; else it passes and is metered all the same. `None`: refused where a budget could
     /// have refused it.
     pub refuse_oversize: Option<bool>,
     /// What becomes of requests to LLM hosts that no format is known for.
     pub on_unmetered: OnUnmetered,
-    /// Whether answers tell the caller what is left of its budgets.
+    /// Whether answers tell the caller what is left of its budgets, and those that are no streams what they cost.
     pub cost_headers: bool,
+    /// Where streams tell what they cost.
+    pub streamed_cost: StreamedCost,
     /// Keys `request_hash` and `prefix_hash`; absent: no hashes.
     pub hash_key: Option<Box<str>>,
+}
+
+/// Where a stream tells what it cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamedCost {
+    /// Only in the record.
+    #[default]
+    Nowhere,
+    /// Server-sent events, in a comment behind the last of them.
+    Comment,
+    /// In trailers.
+    Trailers,
 }
 
 /// What becomes of a request that no format is known for.
@@ -152,10 +170,13 @@ impl Default for MeteringConfig {
     fn default() -> MeteringConfig {
         MeteringConfig {
             inject_include_usage: true,
+            hold_request_headers: false,
             max_request_bytes: 8 << 20,
+            max_withheld_bytes: 256 << 20,
             refuse_oversize: None,
             on_unmetered: OnUnmetered::Record,
             cost_headers: false,
+            streamed_cost: StreamedCost::Nowhere,
             hash_key: None,
         }
     }
@@ -345,6 +366,9 @@ fn read_upstream(node: Node<'_, '_>) -> Option<UpstreamConfig> {
     Some(upstream)
 }
 
+const STREAMED_COST: [(&str, StreamedCost); 3] =
+    [("none", StreamedCost::Nowhere), ("comment", StreamedCost::Comment), ("trailers", StreamedCost::Trailers)];
+
 fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
     let object = node.object()?;
     let default = MeteringConfig::default();
@@ -354,15 +378,21 @@ fn read_metering(node: Node<'_, '_>) -> Option<MeteringConfig> {
         object.get("on_oversize").and_then(|policy| policy.one_of(&[("allow", false), ("refuse", true)]));
     let unmetered = [("record", OnUnmetered::Record), ("allow", OnUnmetered::Allow), ("reject", OnUnmetered::Reject)];
     let on_unmetered = object.get("on_unmetered").and_then(|policy| policy.one_of(&unmetered));
-    if let Some(hold) = object.get("hold_request_headers")
-        && hold.boolean() == Some(true)
-    {
-        hold.error("this release does not hold headers: only false is taken");
-    }
+    let max_request_bytes = max.unwrap_or(default.max_request_bytes);
+    let max_withheld = object.get("max_withheld_bytes").and_then(|node| {
+        let bytes = node.integer(1024..=1 << 30)?;
+        if bytes < max_request_bytes {
+            node.error(format!("must not be less than max_request_bytes, which is {max_request_bytes}"));
+        }
+        Some(bytes)
+    });
     let metering = MeteringConfig {
-        max_request_bytes: max.unwrap_or(default.max_request_bytes),
+        hold_request_headers: object.get("hold_request_headers").and_then(Node::boolean).unwrap_or(false),
+        max_request_bytes,
+        max_withheld_bytes: max_withheld.unwrap_or_else(|| default.max_withheld_bytes.max(max_request_bytes)),
         refuse_oversize,
         on_unmetered: on_unmetered.unwrap_or_default(),
+        streamed_cost: object.get("streamed_cost").and_then(|place| place.one_of(&STREAMED_COST)).unwrap_or_default(),
         cost_headers: object.get("cost_headers").and_then(Node::boolean).unwrap_or(default.cost_headers),
         inject_include_usage: inject.unwrap_or(default.inject_include_usage),
         hash_key: object.get("hash_key").and_then(Node::text).map(|text| text.into_owned().into_boxed_str()),

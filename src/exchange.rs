@@ -17,16 +17,18 @@
 mod bound;
 mod call;
 mod governing;
+mod held;
 mod once;
 mod pricing;
 mod request;
+mod response;
 
 pub use call::Ending;
 
 use crate::admin::{self, Step};
-use crate::api::{self, Api, Dialect, Endpoint, ReplyField, provider};
+use crate::api::{Api, Dialect, Endpoint, provider};
 use crate::attribution::{self, Attribution};
-use crate::body::{ContentEncoding, Framing, ReplyReader};
+use crate::body::{ContentEncoding, Framing};
 use crate::budget::Budget;
 use crate::budget::ledger::{Access, Ledger};
 use crate::config::{Config, OnUnknownModel, OnUnmetered, UpstreamConfig};
@@ -34,10 +36,9 @@ use crate::host::Host;
 use crate::http::{self, Headers};
 use crate::identity::Instance;
 use crate::reply::{LocalReply, Refusal};
-use crate::rewrite::include_usage;
-use crate::rewrite::usage_event::UsageEventFilter;
 use call::Call;
-use request::RequestReader;
+use request::{Plan, RequestReader};
+use response::Reply;
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -65,6 +66,11 @@ pub enum Event<'a> {
     },
     /// The request's trailers: its body is over.
     RequestTrailers,
+    /// The host could not hold the request: see [`Exchange::holds_request`].
+    HeldInVain {
+        /// The request's headers, which go on now.
+        headers: &'a Headers<'a>,
+    },
     /// The response's headers.
     ResponseHeaders {
         /// All of them, pseudo-headers too.
@@ -81,6 +87,8 @@ pub enum Event<'a> {
     },
     /// The response's trailers: its body is over.
     ResponseTrailers,
+    /// The host has shown nothing of a response's body since it was to hold its headers, see [`Exchange::holds_reply`].
+    ReplyHeldInVain,
     /// The end of everything, however it came.
     Log(Ending<'a>),
 }
@@ -105,8 +113,10 @@ pub struct Verdict {
     pub body: Option<Vec<u8>>,
     /// An answer to send instead of the provider's; nothing more of the request goes on.
     pub reply: Option<LocalReply>,
-    /// Nothing of the request goes on before a later verdict says so.
+    /// Nothing of the request, or of the response, goes on before a later verdict says so.
     pub pause: bool,
+    /// Changes to the response's trailers, which may not be there yet.
+    pub trailers: Vec<Edit>,
 }
 
 /// A change to one header.
@@ -155,15 +165,6 @@ enum State {
     Closed,
 }
 
-/// A response on its way to the client.
-struct Reply {
-    reader: ReplyReader<ReplyField>,
-    /// Takes out the event that the filter asked for and the client did not.
-    strip: Option<UsageEventFilter>,
-    /// The request, where the provider answers before it has read it all.
-    request: Option<Box<RequestReader>>,
-}
-
 impl Exchange {
     /// Before the first event.
     pub fn new(config: Rc<Config>) -> Exchange {
@@ -177,6 +178,16 @@ impl Exchange {
             State::ReadingReply(_, reply) => reply.request.is_some(),
             _ => false,
         }
+    }
+
+    /// Whether the host is to hold the request's headers and body; it shows the whole of the body anew with each piece.
+    pub fn holds_request(&self) -> bool {
+        matches!(&self.state, State::ReadingRequest(_, reader) if reader.is_held())
+    }
+
+    /// Whether the host is to hold the response's headers and body; it shows the whole of the body anew with each piece.
+    pub fn holds_reply(&self) -> bool {
+        matches!(&self.state, State::ReadingReply(_, reply) if reply.is_held())
     }
 
     /// Whether pieces of the response's body are wanted.
@@ -233,13 +244,19 @@ impl Exchange {
 
             (State::ReadingRequest(call, mut reader), Event::RequestBody { chunk, end_of_stream }) => {
                 verdict.body = reader.feed(chunk, end_of_stream);
-                if let Some(refusal) = self.oversize(reader.bytes(), reader.withholds()) {
+                let oversize = self.oversize(reader.bytes(), reader.withholds());
+                if let Some(refusal) = oversize.or_else(|| self.busy(reader.withholds(), 0, context)) {
                     refuse(call, *reader, refusal, &mut verdict)
                 } else if end_of_stream {
                     self.request_ended(call, *reader, false, context, &mut verdict)
                 } else {
+                    self.keep_holding(&call, &mut reader, context, &mut verdict);
                     State::ReadingRequest(call, reader)
                 }
+            }
+            (State::ReadingRequest(mut call, mut reader), Event::HeldInVain { headers }) if reader.is_held() => {
+                self.release(&mut call, &mut reader, headers, context, &mut verdict);
+                State::ReadingRequest(call, reader)
             }
             (State::ReadingRequest(call, reader), Event::RequestTrailers) => {
                 self.request_ended(call, *reader, true, context, &mut verdict)
@@ -255,6 +272,8 @@ impl Exchange {
 
             (State::ReadingReply(call, mut reply), Event::RequestBody { chunk, end_of_stream }) => {
                 verdict.body = reply.request.as_mut().and_then(|reader| reader.feed_late(chunk, end_of_stream));
+                // Nothing of a request that was answered while it was held goes on any more.
+                verdict.pause = reply.request.as_ref().is_some_and(|reader| reader.is_held());
                 State::ReadingReply(call, reply)
             }
             (State::ReadingReply(mut call, mut reply), Event::ResponseBody { chunk, end_of_stream }) => {
@@ -262,13 +281,20 @@ impl Exchange {
                 reply.reader.feed(chunk, &mut call.reply);
                 verdict.body = reply.strip.as_mut().and_then(|strip| strip.feed(chunk, end_of_stream));
                 if end_of_stream {
-                    settle(call, *reply)
+                    self.response_ended(call, *reply, Some(chunk), context, &mut verdict)
                 } else {
                     call.progress(&reply, &self.config, context);
+                    verdict.pause = reply.keep_holding(chunk.len());
                     State::ReadingReply(call, reply)
                 }
             }
-            (State::ReadingReply(call, reply), Event::ResponseTrailers) => settle(call, *reply),
+            (State::ReadingReply(call, reply), Event::ResponseTrailers) => {
+                self.response_ended(call, *reply, None, context, &mut verdict)
+            }
+            (State::ReadingReply(call, mut reply), Event::ReplyHeldInVain) if reply.is_held() => {
+                reply.release(context);
+                State::ReadingReply(call, reply)
+            }
             (State::ReadingReply(mut call, reply), Event::Log(ending)) => {
                 call.reply_ended(*reply);
                 call.close(&self.config, &ending, false, context);
@@ -370,37 +396,42 @@ impl Exchange {
             call.provisional(&self.config, context);
             return State::AwaitingReply(call);
         }
-        let inject = !end_of_stream && self.injects(&call, route, headers);
-        if inject {
-            // The length changes, and a compressed answer could not be taken apart.
-            verdict.edits.push(Edit::Remove("content-length".into()));
-            verdict.edits.push(Edit::Set("accept-encoding", "identity".into()));
-        } else if let Some(accepted) = headers.get("accept-encoding")
+        let governed = governing::may_govern(&call, &self.config);
+        let awaits_model = self.judges(&call) && call.endpoint.model.is_none();
+        let awaits_owner = call.attribution.awaits_body(&self.config.attribution);
+        let mut plan = Plan {
+            inject: !end_of_stream && self.injects(&call, route, headers),
+            withhold: !end_of_stream && (awaits_model || awaits_owner || governed),
+            ..Plan::default()
+        };
+        let bytes = headers.number("content-length").unwrap_or(0);
+        plan.hold = self.holds(plan, bytes);
+        if (!plan.inject || plan.hold)
+            && let Some(accepted) = headers.get("accept-encoding")
             && !signed.contain(b"accept-encoding")
             && let Some(narrowed) = http::narrow_accept_encoding(accepted)
         {
             verdict.edits.push(Edit::Set("accept-encoding", narrowed));
         }
-        let governed = governing::may_govern(&call, &self.config);
-        let awaits_model = self.judges(&call) && call.endpoint.model.is_none();
-        let awaits_owner = call.attribution.awaits_body(&self.config.attribution);
-        let withhold = !end_of_stream && (awaits_model || awaits_owner || governed);
-        call.can_be_downgraded = withhold
-            && call.endpoint.model.is_none()
+        call.can_be_downgraded = plan.withhold
+            && (call.endpoint.model.is_none() || plan.hold)
             && ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity
             && !headers.fix_body();
-        if call.can_be_downgraded && self.config.budgets.iter().any(Budget::downgrades) {
-            // The name of another model has another length.
-            verdict.edits.push(Edit::Remove("content-length".into()));
+        if plan.hold {
+            plan.rewrite = call.can_be_downgraded && self.config.budgets.iter().any(Budget::downgrades);
+            call.held_path = headers.get(":path").filter(|_| plan.rewrite).map(Into::into);
+        } else {
+            self.edit_early(&call, plan.inject, verdict);
+            governing::downgrade_path(&mut call, headers, &self.config, context, verdict);
         }
-        governing::downgrade_path(&mut call, headers, &self.config, context, verdict);
         let paths = self.config.attribution.body_paths();
-        let reader = RequestReader::new(call.api(), headers, &self.config.metering, paths, inject, withhold);
-        let bytes = headers.number("content-length").unwrap_or(0);
+        let withheld = &context.instance.withheld;
+        let reader = RequestReader::new(call.api(), headers, &self.config.metering, paths, plan, withheld);
         let known = if awaits_model && !end_of_stream { None } else { self.judge(&call) };
         let refusal = self
-            .oversize(bytes, withhold)
-            .or_else(|| self.objection(&call, withhold))
+            .oversize(bytes, plan.withhold)
+            .or_else(|| self.busy(plan.withhold, bytes, context))
+            .or_else(|| self.objection(&call, plan.withhold))
             .or(known)
             // What a budget has to count must be readable.
             .or_else(|| (governed && !end_of_stream && !reader.reads()).then_some(Refusal::Unreadable))
@@ -412,6 +443,7 @@ impl Exchange {
             return self.request_ended(call, reader, false, context, verdict);
         }
         call.provisional(&self.config, context);
+        verdict.pause = plan.hold;
         State::ReadingRequest(call, Box::new(reader))
     }
 
@@ -452,90 +484,31 @@ impl Exchange {
     fn request_ended(
         &self,
         mut call: Box<Call>,
-        reader: RequestReader,
+        mut reader: RequestReader,
         in_trailers: bool,
         context: &mut Context<'_>,
         verdict: &mut Verdict,
     ) -> State {
         let stuck = in_trailers && reader.holds();
+        let was_held = reader.is_held();
+        let whole = reader.take_held();
         call.request = reader.finish();
         call.attribute_body(&self.config);
         call.decide_workload(&self.config);
         let judged = || self.objection(&call, false).or_else(|| self.judge(&call));
         let judged = if stuck { Some(Refusal::Trailers) } else { judged() };
-        let refusal =
-            judged.or_else(|| governing::reserve(&mut call, verdict.body.as_deref(), &self.config, context).err());
+        let body = whole.as_ref().map(|whole| &*whole.bytes).or(verdict.body.as_deref());
+        let refusal = judged.or_else(|| governing::reserve(&mut call, body, &self.config, context).err());
         if let Some(refusal) = refusal {
             return answer(call, refusal, verdict);
         }
-        if let Some(body) = call.reservation.rewritten.take() {
+        if was_held {
+            Exchange::send_held(&mut call, whole, in_trailers, verdict);
+        } else if let Some(body) = call.reservation.rewritten.take() {
             verdict.body = Some(body);
         }
         call.provisional(&self.config, context);
         State::AwaitingReply(call)
-    }
-
-    /// Whether to ask for usage in the caller's place: the format needs it, the provider takes it, and nothing about
-    /// the request says that its body must stay as it is.
-    fn injects(&self, call: &Call, route: Route<'_>, headers: &Headers<'_>) -> bool {
-        let host = headers.text(":authority", 256);
-        let upstream = self.config.upstream(route, host).and_then(|upstream| upstream.inject_include_usage);
-        let refused = || api::refuses_include_usage(host, headers.get(":path").unwrap_or_default());
-        let wanted = upstream.unwrap_or_else(|| self.config.metering.inject_include_usage && !refused());
-        // Held bytes could not follow the body into its trailers.
-        wanted
-            && call.api().format().include_usage
-            && ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity
-            && !headers.fix_body()
-            && headers.get("trailer").is_none()
-    }
-
-    fn response_headers(
-        &self,
-        mut call: Box<Call>,
-        mut request: Option<Box<RequestReader>>,
-        headers: &Headers<'_>,
-        end_of_stream: bool,
-        verdict: &mut Verdict,
-    ) -> State {
-        call.reply_headers(headers);
-        let mut framing = headers.get("content-type").and_then(Framing::of_content_type);
-        if call.endpoint.is_guess {
-            if end_of_stream || matches!(framing, None | Some(Framing::Opaque)) {
-                return State::Bypassed;
-            }
-        } else {
-            verdict.edits.push(Edit::Set(ID_HEADER, call.id.to_string()));
-            governing::answer_headers(&call, &self.config, verdict);
-        }
-        if end_of_stream {
-            if let Some(reader) = request {
-                call.request = reader.finish();
-            }
-            return State::Settled(call);
-        }
-        if framing == Some(Framing::Opaque) && call.asks_for_stream(request.as_deref()) {
-            // Some servers call their streams plain text.
-            framing = None;
-        }
-        let encoding = ContentEncoding::of(headers.get("content-encoding"));
-        let asked = match &mut request {
-            Some(reader) => reader.overtaken(),
-            None => call.request.include_usage,
-        };
-        let injected = asked == Some(include_usage::Outcome::Injected);
-        let strip = injected && framing != Some(Framing::Json);
-        if strip && encoding == ContentEncoding::Identity {
-            verdict.edits.push(Edit::Remove("content-length".into()));
-        }
-        call.kept_usage_event = strip && encoding != ContentEncoding::Identity;
-        let wrapped = call.api() == Api::BedrockInvoke && framing == Some(Framing::EventStream);
-        let reply = Reply {
-            reader: ReplyReader::new(call.api().format().reply, framing, encoding, wrapped),
-            strip: (strip && !call.kept_usage_event).then(UsageEventFilter::new),
-            request,
-        };
-        State::ReadingReply(call, Box::new(reply))
     }
 }
 
@@ -569,11 +542,6 @@ fn administer(step: Step, verdict: &mut Verdict) -> State {
             State::Administering(change)
         }
     }
-}
-
-fn settle(mut call: Box<Call>, reply: Reply) -> State {
-    call.reply_ended(reply);
-    State::Settled(call)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! with `try_borrow`.
 
 mod abi;
+mod held;
 mod http_context;
 mod proxy_host;
 mod root_context;
@@ -19,5 +20,5 @@ use proxy_wasm::traits::RootContext;
 
 proxy_wasm::main! {{
     proxy_host::install_logger();
-    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(root_context::Root::default()) });
+    proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root_context::Root::new(id)) });
 }}

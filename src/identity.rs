@@ -8,6 +8,7 @@
 use crate::attribution::Spellings;
 use crate::budget::ledger::Ledger;
 use crate::host::{Clock, SharedStore, StoreError};
+use crate::withheld::Withheld;
 use sha2::{Digest, Sha256};
 
 const BOOT_KEY: &str = "tollgate.boot";
@@ -30,6 +31,8 @@ pub struct Instance {
     pub ticked_ns: u64,
     /// This worker's side of the ledger.
     pub ledger: Ledger,
+    /// What is held back of requests.
+    pub withheld: Withheld,
     spellings: Spellings,
 }
 
@@ -52,6 +55,7 @@ impl Instance {
             batches: 0,
             ticked_ns: 0,
             ledger: Ledger::new(ordinal),
+            withheld: Withheld::default(),
             spellings: Spellings::default(),
         }
     }

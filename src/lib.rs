@@ -42,6 +42,7 @@ pub mod rewrite;
 pub mod telemetry;
 pub mod time;
 pub mod usage;
+pub mod withheld;
 pub mod workload;
 
 #[cfg(all(target_arch = "wasm32", feature = "filter"))]

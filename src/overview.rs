@@ -110,7 +110,8 @@ pub fn tick(config: &Config, turn: &mut Turn, context: &mut Context<'_>) {
 /// Tells of the thresholds that a settlement reached: as records, in metrics and in the log.
 pub(crate) fn alert(account: &Account, limits: &Limits, settled: &Settled, context: &mut Context<'_>) {
     for &threshold in &settled.alerts {
-        context.host.count(Metric::BudgetAlerts { budget: &account.budget }, 1);
+        let metric = Metric::BudgetAlerts { budget: &account.budget, threshold: &threshold.to_string() };
+        context.host.count(metric, 1);
         let standing = StandingFields::new(account, limits, &settled.standing);
         let detail = format!(
             "{} has spent {threshold} % of its limit in the window from {}",

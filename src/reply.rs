@@ -32,6 +32,8 @@ pub enum Refusal {
     Unmetered,
     /// The request ends in trailers that nobody announced, and part of its body could not follow any more.
     Trailers,
+    /// Too much of other requests is held back already.
+    Busy,
     /// A budget does not let it pass.
     Budget(Box<BudgetRefusal>),
 }
@@ -182,6 +184,7 @@ impl Refusal {
             Refusal::Unattributed { .. } | Refusal::UnknownModel { .. } | Refusal::Trailers => 400,
             Refusal::Unreadable => 415,
             Refusal::Unmetered => 403,
+            Refusal::Busy => 503,
             Refusal::Budget(budget) => budget.status(),
         }
     }
@@ -195,6 +198,7 @@ impl Refusal {
             Refusal::Unreadable => "request_unreadable",
             Refusal::Unmetered => "unmetered_path",
             Refusal::Trailers => "request_trailers",
+            Refusal::Busy => "gateway_busy",
             Refusal::Budget(budget) => budget.code(),
         }
     }
@@ -208,6 +212,7 @@ impl Refusal {
             Refusal::Unreadable => "tollgate_request_unreadable",
             Refusal::Unmetered => "tollgate_unmetered_path",
             Refusal::Trailers => "tollgate_request_trailers",
+            Refusal::Busy => "tollgate_busy",
             Refusal::Budget(budget) => budget.details(),
         }
     }
@@ -232,8 +237,14 @@ impl Refusal {
             }
             Refusal::Unmetered => "This gateway cannot meter this path and refuses it.".into(),
             Refusal::Trailers => "This gateway does not take requests with trailers.".into(),
+            Refusal::Busy => "This gateway holds as many requests as it has room for: try again in a second.".into(),
             Refusal::Budget(budget) => budget.message(),
         }
+    }
+
+    /// Whether the same call may pass soon.
+    fn is_passing(&self) -> bool {
+        matches!(self, Refusal::Busy) || matches!(self, Refusal::Budget(budget) if budget.is_passing())
     }
 
     /// How the family of `dialect` calls this kind of error, and Google's and Bedrock's own names for it.
@@ -255,13 +266,7 @@ impl Refusal {
                     bedrock: "ThrottlingException",
                     bedrock_status: 429,
                 },
-                Why::Unavailable => Kinds {
-                    openai: "server_error",
-                    anthropic: "api_error",
-                    google: "UNAVAILABLE",
-                    bedrock: "ServiceUnavailableException",
-                    bedrock_status: 503,
-                },
+                Why::Unavailable => Kinds::UNAVAILABLE,
                 Why::Missing(_) => Kinds::invalid(400),
             },
             Refusal::Unmetered => Kinds {
@@ -271,6 +276,7 @@ impl Refusal {
                 bedrock: "AccessDeniedException",
                 bedrock_status: 403,
             },
+            Refusal::Busy => Kinds { anthropic: "overloaded_error", ..Kinds::UNAVAILABLE },
             Refusal::Unreadable => Kinds::invalid(415),
             Refusal::TooLarge { .. } => Kinds { anthropic: "request_too_large", ..Kinds::invalid(413) },
             Refusal::Unattributed { .. } | Refusal::UnknownModel { .. } | Refusal::Trailers => Kinds::invalid(400),
@@ -279,13 +285,14 @@ impl Refusal {
 
     /// The answer in `dialect`.
     pub fn reply(&self, dialect: Dialect) -> LocalReply {
-        let retry = matches!(self, Refusal::Budget(budget) if budget.is_passing());
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
-            ("x-should-retry", if retry { "true" } else { "false" }.to_owned()),
+            ("x-should-retry", if self.is_passing() { "true" } else { "false" }.to_owned()),
         ];
-        if let Refusal::Budget(budget) = self {
-            headers.extend(budget.headers());
+        match self {
+            Refusal::Budget(budget) => headers.extend(budget.headers()),
+            Refusal::Busy => headers.push(("retry-after", "1".into())),
+            _ => {}
         }
         let message = serde_json::to_string(&self.message()).unwrap_or_default();
         let (mut status, code, kinds) = (self.status(), self.code(), self.kinds());
@@ -322,6 +329,15 @@ struct Kinds {
 }
 
 impl Kinds {
+    /// The gateway is at fault, for now.
+    const UNAVAILABLE: Kinds = Kinds {
+        openai: "server_error",
+        anthropic: "api_error",
+        google: "UNAVAILABLE",
+        bedrock: "ServiceUnavailableException",
+        bedrock_status: 503,
+    };
+
     /// The request is at fault.
     const fn invalid(status: u16) -> Kinds {
         Kinds {

@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// The host call that answers in the provider's place.
+const LOCAL_REPLY: &str = "proxy_send_local_response";
+
 /// A counter and its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric<'a> {
@@ -84,10 +87,16 @@ pub enum Metric<'a> {
         /// The budget.
         budget: &'a str,
     },
+    /// Calls that were refused since the VM held back too much already.
+    BusyRefusals,
+    /// Requests whose headers went on before their body had come, since they were held in vain.
+    ReleasedHolds,
     /// Thresholds that budgets reached.
     BudgetAlerts {
         /// The budget.
         budget: &'a str,
+        /// Percent of its limit.
+        threshold: &'a str,
     },
     /// Response bodies that could not be read to their end.
     DamagedReplies {
@@ -121,7 +130,11 @@ impl Metric<'_> {
                 ("budget_refusals_total", [Some(("reason", reason)), Some(("budget", budget))])
             }
             Metric::BudgetDowngrades { budget } => ("budget_downgrades_total", [Some(("budget", budget)), None]),
-            Metric::BudgetAlerts { budget } => ("budget_alerts_total", [Some(("budget", budget)), None]),
+            Metric::BusyRefusals => ("busy_refusals_total", [None, None]),
+            Metric::ReleasedHolds => ("released_holds_total", [None, None]),
+            Metric::BudgetAlerts { budget, threshold } => {
+                ("budget_alerts_total", [Some(("threshold", threshold)), Some(("budget", budget))])
+            }
             Metric::DamagedReplies { reason } => ("damaged_replies_total", [Some(("reason", reason)), None]),
         }
     }
@@ -263,6 +276,13 @@ pub enum Event<'a> {
         /// What, where and why.
         detail: &'a str,
     },
+    /// The VM holds back as much of requests as it may.
+    Busy {
+        /// Its bound.
+        max_withheld_bytes: u64,
+    },
+    /// A request was held and its body did not come.
+    HoldReleased,
     /// A record could not be put into JSON.
     RecordUnwritable {
         /// The serialiser's message.
@@ -283,6 +303,8 @@ impl Event<'_> {
             Event::QueueFull { .. } => ("queue_full", ""),
             Event::BudgetAlert { detail } => ("budget_alert", detail),
             Event::AdminChange { detail } => ("admin_change", detail),
+            Event::Busy { .. } => ("busy", ""),
+            Event::HoldReleased => ("hold_released", ""),
             Event::RecordUnwritable { .. } => ("record_unwritable", ""),
         }
     }
@@ -292,10 +314,9 @@ impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::HostCallFailed { call, status } => {
-                write!(
-                    f,
-                    "host call {call} failed with status {status}; the call passes, see tollgate_host_errors_total"
-                )
+                // An answer in the provider's place that can't be sent must not let the request through.
+                let then = if *call == LOCAL_REPLY { "the request is cut off" } else { "the call passes" };
+                write!(f, "host call {call} failed with status {status}; {then}, see tollgate_host_errors_total")
             }
             Event::ValueDropped { place, reason } => {
                 write!(
@@ -335,6 +356,15 @@ impl fmt::Display for Event<'_> {
             }
             Event::BudgetAlert { detail } => write!(f, "budget alert: {detail}"),
             Event::AdminChange { detail } => write!(f, "budget changed: {detail}"),
+            Event::Busy { max_withheld_bytes } => {
+                write!(
+                    f,
+                    "the bodies of requests that are held back would be more than {max_withheld_bytes} bytes; calls are refused until there is room, see metering.max_withheld_bytes"
+                )
+            }
+            Event::HoldReleased => f.write_str(
+                "a request was held for two seconds and nothing of its body came; it goes on as if metering.hold_request_headers were false: is allow_on_headers_stop_iteration: true missing in the filter's plugin configuration?",
+            ),
             Event::RecordUnwritable { detail } => write!(f, "a usage record could not be written: {detail}"),
         }
     }

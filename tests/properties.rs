@@ -263,10 +263,13 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_events_gives_at_most_one_record_and_never_panics(steps in vec((0u8..7, any::<bool>(), vec(any::<u8>(), 0..60)), 0..24)) {
+    fn any_order_of_events_gives_at_most_one_record_and_never_panics(steps in vec((0u8..8, any::<bool>(), vec(any::<u8>(), 0..60)), 0..24), holds in any::<bool>()) {
         let mut host = MemoryHost::default();
         let mut instance = Instance::register(&mut host, None);
-        let mut exchange = Exchange::new(Rc::new(Config::default()));
+        // What is held is what a budget has to see; without one, requests pass as they come.
+        let holding = br#"{"metering": {"hold_request_headers": true, "cost_headers": true, "streamed_cost": "comment"}, "budgets": [{"name": "b", "limit_calls": 9, "window": "day"}]}"#;
+        let config = Config::from_bytes(if holds { holding } else { b"" }).unwrap();
+        let mut exchange = Exchange::new(Rc::new(config));
         let mut logged = 0;
         for (kind, end_of_stream, bytes) in &steps {
             let llm = bytes.first().is_none_or(|b| b % 4 != 0);
@@ -289,6 +292,8 @@ proptest! {
                 3 => Event::ResponseHeaders { headers: &headers, end_of_stream: *end_of_stream },
                 4 => Event::ResponseBody { chunk: bytes, end_of_stream: *end_of_stream },
                 5 => Event::ResponseTrailers,
+                6 => Event::HeldInVain { headers: &headers },
+                7 => Event::ReplyHeldInVain,
                 _ => {
                     logged += 1;
                     Event::Log(Ending { code_details: Some(&details), request_headers: Some(&headers), ..Ending::default() })
@@ -301,6 +306,9 @@ proptest! {
             }
         }
         prop_assert!(host.records.len() <= 1);
+        if !exchange.is_open() {
+            prop_assert_eq!(instance.withheld.bytes(), 0);
+        }
         if exchange.is_open() {
             prop_assert_eq!(host.records.len(), 0, "the record comes with the log callback");
             prop_assert_eq!(logged, 0);

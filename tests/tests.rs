@@ -41,6 +41,7 @@ mod filter;
 mod fixtures;
 mod fuzz_corpus;
 mod golden;
+mod held;
 mod injection;
 mod price_properties;
 mod prices;

@@ -4,6 +4,7 @@
 //! likely not meant.
 
 mod budgets;
+mod held;
 mod warnings;
 
 use crate::cli::{Exit, Format, FormatArgs};
@@ -109,6 +110,9 @@ fn findings(configured: &Configured, now: jiff::Timestamp) -> Vec<Finding> {
         let mut list = warnings::of(&found.tree, now);
         list.extend(warnings::of_clusters(&found.tree, configured.clusters.as_ref()));
         list.extend(config.as_ref().map(|config| budgets::of(config, &found.tree, now)).unwrap_or_default());
+        if let Ok(config) = &config {
+            list.extend(held::of(config, found.can_hold, &configured.buffers));
+        }
         for warning in list {
             if !refused(&warning.path) {
                 add(warning.severity, &warning.path, warning.message, warning.code);

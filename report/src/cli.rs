@@ -4,6 +4,7 @@ use crate::check;
 use crate::explain;
 use crate::output::Output;
 use crate::prices;
+use crate::records;
 use crate::simulate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Prices(prices::PricesArgs),
+    Records(records::RecordsArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -38,6 +40,7 @@ impl Command {
             Command::Check(args) => check::run(&args, output),
             Command::Explain(args) => explain::run(&args, output),
             Command::Prices(args) => prices::run(&args, output),
+            Command::Records(args) => records::run(&args, output),
             Command::Simulate(args) => simulate::run(&args, output),
         }
     }

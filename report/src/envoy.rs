@@ -3,6 +3,10 @@
 //! A Wasm filter can be in many places (a listener, a route's own filters, an upstream's, a composite filter, xDS
 //! resources, a config dump), so the search is for what they share: an object with `vm_config`.
 
+mod buffers;
+
+pub(crate) use buffers::Buffer;
+
 use crate::document::{Dialect, Document, Entry, Node, Numbers, Position, Value};
 use anyhow::bail;
 use base64::Engine;
@@ -28,6 +32,8 @@ const ENVOY_KEYS: [&str; 9] = [
 pub(crate) struct Found {
     /// It as a tree with the file's positions.
     pub(crate) tree: Node,
+    /// Whether Envoy can hold requests for it; `None` where the file does not show its plugin.
+    pub(crate) can_hold: Option<bool>,
     delivered: Delivered,
 }
 
@@ -46,7 +52,7 @@ impl Found {
     /// No configuration at all, which is a valid one.
     pub(crate) fn empty(at: Position) -> Found {
         let tree = Node { at, value: Value::Map(Vec::new()) };
-        Found { tree, delivered: Delivered::Tree(Numbers::AsWritten, Origin::Json) }
+        Found { tree, can_hold: None, delivered: Delivered::Tree(Numbers::AsWritten, Origin::Json) }
     }
 
     /// Reads it with the filter's own code.
@@ -84,6 +90,8 @@ pub(crate) struct Configured {
     pub(crate) filters: Vec<Found>,
     /// Every cluster Envoy will have; `None` where that cannot be known.
     pub(crate) clusters: Option<BTreeSet<String>>,
+    /// What requests may be to be held, on the routes in it.
+    pub(crate) buffers: Vec<Buffer>,
 }
 
 /// The filter's configurations in a document.
@@ -107,8 +115,12 @@ pub(crate) fn configured(document: &Document) -> anyhow::Result<Configured> {
         Dialect::Json => Numbers::EnvoyJson,
         Dialect::Yaml => Numbers::EnvoyYaml,
     };
-    let filters = plugins.into_iter().map(|plugin| configuration(plugin, numbers)).collect::<Result<_, _>>()?;
-    Ok(Configured { filters, clusters: clusters(document) })
+    let found = |plugin: &Node| {
+        let found = configuration(plugin, numbers)?;
+        anyhow::Ok(Found { can_hold: Some(can_hold(plugin)), ..found })
+    };
+    let filters = plugins.into_iter().map(found).collect::<Result<_, _>>()?;
+    Ok(Configured { filters, clusters: clusters(document), buffers: buffers::of(document) })
 }
 
 fn bare(document: &Document) -> anyhow::Result<Configured> {
@@ -124,7 +136,8 @@ fn bare(document: &Document) -> anyhow::Result<Configured> {
         Dialect::Json => Delivered::Tree(Numbers::AsWritten, Origin::Json),
         Dialect::Yaml => Delivered::Tree(Numbers::EnvoyYaml, Origin::Struct),
     };
-    Ok(Configured { filters: vec![Found { tree: root.clone(), delivered }], clusters: None })
+    let found = Found { tree: root.clone(), can_hold: None, delivered };
+    Ok(Configured { filters: vec![found], clusters: None, buffers: Vec::new() })
 }
 
 fn either<'n>(node: &'n Node, key: &str, camel_case: &str) -> Option<&'n Node> {
@@ -152,6 +165,12 @@ fn names_module(node: &Node) -> bool {
         || node.entries().iter().any(|entry| names_module(&entry.value))
 }
 
+/// Whether a plugin's callbacks go on while it holds headers.
+fn can_hold(plugin: &Node) -> bool {
+    let allow = either(plugin, "allow_on_headers_stop_iteration", "allowOnHeadersStopIteration");
+    allow.and_then(Node::text).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+}
+
 /// The configuration of a plugin, unwrapped from its `Any`.
 fn configuration(plugin: &Node, numbers: Numbers) -> anyhow::Result<Found> {
     let Some(any) = plugin.get("configuration") else { return Ok(Found::empty(plugin.at)) };
@@ -161,11 +180,11 @@ fn configuration(plugin: &Node, numbers: Numbers) -> anyhow::Result<Found> {
     let Some(value) = any.get("value") else { return Ok(Found::empty(any.at)) };
     match (type_url.rsplit('/').next().unwrap_or_default(), value.text()) {
         ("google.protobuf.Struct", _) => {
-            Ok(Found { tree: value.clone(), delivered: Delivered::Tree(numbers, Origin::Struct) })
+            Ok(Found { tree: value.clone(), can_hold: None, delivered: Delivered::Tree(numbers, Origin::Struct) })
         }
         ("google.protobuf.StringValue", Some(text)) => Ok(string_value(value, text)),
         ("google.protobuf.BytesValue", Some(text)) => match STANDARD.decode(text.trim()) {
-            Ok(bytes) => Ok(Found { tree: value.clone(), delivered: Delivered::Bytes(bytes) }),
+            Ok(bytes) => Ok(Found { tree: value.clone(), can_hold: None, delivered: Delivered::Bytes(bytes) }),
             Err(error) => bail!("{}: the filter's configuration is not base64: {error}", value.at),
         },
         (type_name, _) => bail!(
@@ -178,11 +197,14 @@ fn configuration(plugin: &Node, numbers: Numbers) -> anyhow::Result<Found> {
 
 /// The JSON in a string, with the positions of the file around it.
 fn string_value(value: &Node, text: &str) -> Found {
-    let as_text = |at| Found { tree: Node { at, ..value.clone() }, delivered: Delivered::Text(text.into()) };
+    let as_text = |at| {
+        let tree = Node { at, ..value.clone() };
+        Found { tree, can_hold: None, delivered: Delivered::Text(text.into()) }
+    };
     match Document::parse(text, Dialect::Json).map(|document| document.roots.into_iter().next()) {
         Ok(Some(mut tree)) => {
             move_into(&mut tree, value);
-            Found { tree, delivered: Delivered::Tree(Numbers::AsWritten, Origin::Json) }
+            Found { tree, can_hold: None, delivered: Delivered::Tree(Numbers::AsWritten, Origin::Json) }
         }
         Ok(None) => as_text(value.at),
         Err(error) => as_text(value.position_within(error.at)),

@@ -9,9 +9,11 @@ mod document;
 mod envoy;
 mod explain;
 mod input;
+mod lines;
 mod output;
 mod prices;
 mod recorded;
+mod records;
 mod settings;
 mod simulate;
 

@@ -31,6 +31,11 @@ impl Output {
         Output { results: Box::new(results), messages: Box::new(anstream::stderr()) }
     }
 
+    /// Results to standard error as well, where standard output is taken.
+    pub(crate) fn stderr() -> Output {
+        Output { results: Box::new(anstream::stderr()), messages: Box::new(anstream::stderr()) }
+    }
+
     /// Writes a value as JSON over several lines.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut self.results, value)?;

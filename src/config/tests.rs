@@ -55,6 +55,7 @@ fn all_errors_come_at_once_each_with_its_path() {
                     {"model": "", "rates": []},
                     7
                 ]},
+                "metering": {"max_request_bytes": 9000, "max_withheld_bytes": 8999, "hold_request_headers": 1},
                 "collector": {"path": "v1", "flush_ms": 1.5, "max_batch": 0, "headers": {"a b": "change me"},
                               "format": "xml"}}"#
         ),
@@ -67,6 +68,8 @@ fn all_errors_come_at_once_each_with_its_path() {
             "prices.models[2].model: must not be empty",
             "prices.models[2].rates: expected an object, got a list",
             "prices.models[3]: expected an object, got 7",
+            "metering.max_withheld_bytes: must not be less than max_request_bytes, which is 9000",
+            "metering.hold_request_headers: expected true or false, got 1",
             "collector.cluster: is missing",
             "collector.path: must begin with /",
             "collector.format: expected ndjson, json_array, msgpack, otlp_json or cloudevents, got \"xml\"",

@@ -112,13 +112,14 @@ impl LogRecord<'_> {
         (id.len() == digits && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
     }
 
-    /// One line for people.
+    /// One line for people. The id ends it, because there are stores that take two log records of the same time and
+    /// line for one: <https://github.com/grafana/loki/issues/15425>.
     fn summary(&self) -> String {
         let kind = self.record.text("type").unwrap_or_default();
         let fields = if kind == "usage" {
-            ["provider", "request_model", "end_reason", "decision"]
+            ["provider", "request_model", "end_reason", "decision", "id"]
         } else {
-            ["budget", "action", "reason", "window_start"]
+            ["budget", "action", "reason", "window_start", "id"]
         };
         let mut summary = kind.into_owned();
         for value in fields.into_iter().filter_map(|field| self.record.text(field)) {

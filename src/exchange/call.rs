@@ -4,7 +4,8 @@ use super::governing::{self, Reservation};
 use super::once;
 use super::pricing::{self, Outcome};
 use super::request::{RequestBody, RequestReader};
-use super::{Context, Reply, Route};
+use super::response::Reply;
+use super::{Context, Route};
 use crate::api::{self, Api, Endpoint, ReplyFacts, provider};
 use crate::attribution::{Attribution, Dimension, Name, Origin};
 use crate::body::{Damage, Framing};
@@ -116,8 +117,10 @@ pub(super) struct Call {
     pub(super) kept_usage_event: bool,
     /// It is made by an agent that writes, as far as header and tools say.
     pub(super) writes: bool,
-    /// Its body may be changed, and names its model.
+    /// What names its model may be changed once its body has come.
     pub(super) can_be_downgraded: bool,
+    /// Its path, where that names the model and is held until the body has come.
+    pub(super) held_path: Option<Box<[u8]>>,
     /// It passes as it is where it should be changed and a signature forbids it.
     pub(super) passes_signed: bool,
     /// What it holds in budgets.
@@ -185,6 +188,7 @@ impl Call {
             kept_usage_event: false,
             writes: false,
             can_be_downgraded: false,
+            held_path: None,
             passes_signed: upstream.is_some_and(|upstream| upstream.pass_signed) && headers.are_signed(),
             reservation: Reservation::default(),
             progress_ns: started_ns,
@@ -285,19 +289,25 @@ impl Call {
             return;
         }
         self.progress_ns = context.instance.ticked_ns;
-        let record = self.so_far(reply.reader.framing(), config, context);
+        self.reply_framing = reply.reader.framing();
+        let record = self.so_far(EndReason::Provisional, config, context);
         context.host.provisional(&record);
         self.expose(&record, config, context.host);
     }
 
-    /// The record of a call that is not over, with usage and cost as they stand.
-    fn so_far(&mut self, framing: Option<Framing>, config: &Config, context: &mut Context<'_>) -> UsageRecord {
+    /// The record of a call whose response has come to its end, as far as is known before the host says that all is over.
+    pub(super) fn whole(&mut self, config: &Config, context: &mut Context<'_>) -> UsageRecord {
+        self.so_far(EndReason::Complete, config, context)
+    }
+
+    /// The record with usage and cost as they stand, should it end now and so.
+    fn so_far(&mut self, end_reason: EndReason, config: &Config, context: &mut Context<'_>) -> UsageRecord {
         let kept = self.take_record(config, context);
         let mut record = (*kept).clone();
         self.record = Some(kept);
         let now_ns = context.host.now_ns();
-        self.reply_framing = framing;
         self.write_workload(&mut record);
+        record.end_reason = end_reason;
         record.status = self.status;
         record.duration_ms = Some(millis(self.started_ns, now_ns));
         self.write_reply(&mut record, &Ending::default());
@@ -532,6 +542,9 @@ impl Call {
                 None if record.decision == Decision::Downgraded => host.count(Metric::BudgetDowngrades { budget }, 1),
                 None => {}
             }
+        }
+        if self.refusal == Some(Refusal::Busy) {
+            host.count(Metric::BusyRefusals, 1);
         }
         for note in record.notes.iter().filter(|note| !note.contains(':')) {
             host.count(Metric::Notes { note }, 1);

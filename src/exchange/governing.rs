@@ -41,6 +41,8 @@ pub(super) struct Reservation {
     pub(super) downgraded_to: Option<Box<str>>,
     /// The body that asks for it.
     pub(super) rewritten: Option<Vec<u8>>,
+    /// The path that asks for it, where that names the model and is still held.
+    pub(super) path: Option<String>,
     /// The least that any budget has left, in dollars.
     remaining_usd: Option<Usd>,
     /// What is to be said of it in the record.
@@ -209,6 +211,15 @@ pub(super) fn reserve(
     }
 }
 
+/// A model that a call goes to instead of its own.
+struct Target<'g> {
+    model: &'g str,
+    /// The body that asks for it, where that is another than came.
+    body: Option<Vec<u8>>,
+    /// The path, where that names the model.
+    path: Option<String>,
+}
+
 /// The pieces that deciding takes.
 struct Governor<'g, 'h> {
     config: &'g Config,
@@ -358,7 +369,7 @@ impl<'g> Governor<'g, '_> {
             let held = self.hold_all(call, matches, estimate, &raised);
             return held.map_err(|(by, refused)| refusal(by, &refused, now));
         }
-        let Some((target, body)) = target else {
+        let Some(Target { model: target, body, path }) = target else {
             call.reservation.notes.push("no_downgrade".into());
             return Err(refusal(worst.by, &worst.refused, now));
         };
@@ -366,7 +377,8 @@ impl<'g> Governor<'g, '_> {
         self.hold_all(call, matches, &cheaper, &raised).map_err(|(by, refused)| refusal(by, &refused, now))?;
         call.reservation.estimate = Some(cheaper);
         call.reservation.downgraded_to = Some(target.into());
-        call.reservation.rewritten = Some(body);
+        call.reservation.rewritten = body;
+        call.reservation.path = path;
         Ok(())
     }
 
@@ -396,9 +408,9 @@ impl<'g> Governor<'g, '_> {
         misfits
     }
 
-    /// A model the call may go to instead, and the body that asks for it: the first that is written for it, if it can do
-    /// what the request asks for and the call is not dearer there.
-    fn target(&self, call: &mut Call) -> Option<(&'g str, Vec<u8>)> {
+    /// A model the call may go to instead, and what asks for it: the first that is written for it, if it can do what the
+    /// request asks for and the call is not dearer there.
+    fn target(&self, call: &mut Call) -> Option<Target<'g>> {
         let asked = call.request_model()?.to_owned();
         let for_it = |other: &&DowngradeConfig| other.from.matches(&asked) && *other.to != *asked;
         let target = self.config.downgrades.iter().find(for_it)?;
@@ -411,12 +423,18 @@ impl<'g> Governor<'g, '_> {
         }
         let model = call.find_model(&self.config.prices.table, &target.to);
         let max_output_tokens = model.and_then(|model| model.max_output_tokens);
+        if call.endpoint.model.is_some() {
+            let path = api::path::with_model(call.api(), call.held_path.as_deref()?, &target.to)?;
+            let edits = rewrite::model::Edits { model: None, max_output_tokens };
+            let body = self.body.and_then(|body| rewrite::model::replace(body, &edits));
+            return Some(Target { model: &target.to, body, path: Some(path) });
+        }
         let edits = rewrite::model::Edits { model: Some(&target.to), max_output_tokens };
         let body = match &call.request.form {
             Some(content_type) => rewrite::model::replace_in_form(self.body?, content_type, &target.to),
             None => rewrite::model::replace(self.body?, &edits),
         };
-        Some((&target.to, body?))
+        Some(Target { model: &target.to, body: Some(body?), path: None })
     }
 }
 

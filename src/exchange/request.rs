@@ -1,5 +1,6 @@
 //! The request's body on its way to the provider: read for its facts, and hashed where that is asked for.
 
+use super::held::{Held, Whole};
 use crate::api::facts::Configured;
 use crate::api::{self, Api, RequestFacts, RequestField};
 use crate::body::ContentEncoding;
@@ -8,6 +9,7 @@ use crate::body::multipart;
 use crate::config::MeteringConfig;
 use crate::http::Headers;
 use crate::rewrite::include_usage::{self, Injector};
+use crate::withheld::{Share, Withheld};
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
 
@@ -50,6 +52,10 @@ pub(super) struct RequestReader {
     paths: Option<Rc<Paths<RequestField>>>,
     /// What goes on only once all of it has come and been judged.
     withheld: Option<Vec<u8>>,
+    /// The host holds headers and body.
+    held: Option<Held>,
+    /// What is held back of it, here or by the host.
+    share: Share,
     /// Characters of base64 in a row, so far.
     base64_run: u64,
     body: RequestBody,
@@ -68,16 +74,29 @@ struct Hashes {
     prefix_left: usize,
 }
 
+/// What is to become of a body besides being read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    /// Usage is asked for in the caller's place.
+    pub(super) inject: bool,
+    /// Nothing of it goes on before it has been judged.
+    pub(super) withhold: bool,
+    /// The host holds the headers too, and the body itself.
+    pub(super) hold: bool,
+    /// It may have to name another model or a lower limit.
+    pub(super) rewrite: bool,
+}
+
 impl RequestReader {
-    /// A reader of a body with these headers, which also reads what stands at `paths`; `inject` says whether it is to
-    /// ask for usage, `withhold` whether nothing of it goes on before its end.
+    /// A reader of a body with these headers, which also reads what stands at `paths`; what it holds back counts in
+    /// `withheld`.
     pub(super) fn new(
         api: Api,
         headers: &Headers<'_>,
         metering: &MeteringConfig,
         paths: Option<&Rc<Paths<RequestField>>>,
-        inject: bool,
-        withhold: bool,
+        plan: Plan,
+        withheld: &Withheld,
     ) -> RequestReader {
         let readable = ContentEncoding::of(headers.get("content-encoding")) == ContentEncoding::Identity;
         // Only formats that take forms are read as such: a header must not hide what a body says.
@@ -96,9 +115,11 @@ impl RequestReader {
         RequestReader {
             format,
             hashes,
-            injector: inject.then(Injector::new),
+            injector: (plan.inject && !plan.hold).then(Injector::new),
             paths: paths.cloned(),
-            withheld: withhold.then(Vec::new),
+            withheld: (plan.withhold && !plan.hold).then(Vec::new),
+            held: plan.hold.then(|| Held::new(plan)),
+            share: withheld.share(),
             base64_run: 0,
             body: RequestBody { form: content_type, ..RequestBody::default() },
         }
@@ -107,14 +128,23 @@ impl RequestReader {
     /// Reads the next bytes and returns what goes on in their place; `None`: they do.
     pub(super) fn feed(&mut self, bytes: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
         self.read(bytes);
+        if let Some(held) = &mut self.held {
+            held.keep(bytes);
+            self.share.add(bytes.len());
+            return None;
+        }
+        self.pass(bytes, end_of_stream)
+    }
+
+    fn pass(&mut self, bytes: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
         // Mistral's models refuse to be asked; while nothing is held back it is not too late to leave them alone.
-        let mistral = self.body.facts.model.as_deref().is_some_and(api::is_mistral_model);
-        if mistral && self.injector.as_ref().is_some_and(|injector| injector.held_bytes() == 0) {
+        if self.is_for_mistral() && self.injector.as_ref().is_some_and(|injector| injector.held_bytes() == 0) {
             self.injector = None;
         }
         let edited = self.injector.as_mut().and_then(|injector| injector.feed(bytes, end_of_stream));
         let Some(withheld) = &mut self.withheld else { return edited };
         withheld.extend_from_slice(edited.as_deref().unwrap_or(bytes));
+        self.share.add(bytes.len());
         Some(if end_of_stream { self.withheld.take().unwrap_or_default() } else { Vec::new() })
     }
 
@@ -125,7 +155,41 @@ impl RequestReader {
             return self.feed(bytes, end_of_stream);
         }
         self.withheld = Some(Vec::new());
+        self.share.clear();
         Some(Vec::new())
+    }
+
+    fn is_for_mistral(&self) -> bool {
+        self.body.facts.model.as_deref().is_some_and(api::is_mistral_model)
+    }
+
+    /// Whether the host holds headers and body.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether usage is asked for once the body passes.
+    pub(super) fn injects_later(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.plan.inject)
+    }
+
+    /// Takes all of a body that the host has held, where it may have to be another than came.
+    pub(super) fn take_held(&mut self) -> Option<Whole> {
+        let held = self.held.take()?;
+        if held.plan.inject && !self.is_for_mistral() {
+            self.injector = Some(Injector::new());
+        }
+        held.finish(self.injector.as_mut())
+    }
+
+    /// Holds no longer: from here on the body passes, or is withheld, as one whose headers have gone on. Returns what goes
+    /// on in the place of what has come of it.
+    pub(super) fn release(&mut self) -> Option<Vec<u8>> {
+        let held = self.held.take()?;
+        self.share.clear();
+        self.injector = held.plan.inject.then(Injector::new);
+        self.withheld = held.plan.withhold.then(Vec::new);
+        self.pass(&held.into_bytes(), false)
     }
 
     /// Whether what the body says can be read at all.
@@ -135,7 +199,7 @@ impl RequestReader {
 
     /// Whether nothing goes on before the end.
     pub(super) fn withholds(&self) -> bool {
-        self.withheld.is_some()
+        self.withheld.is_some() || self.held.as_ref().is_some_and(|held| held.plan.withhold)
     }
 
     /// Whether something of what has come has not gone on.

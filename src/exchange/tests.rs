@@ -8,6 +8,8 @@ mod access_log;
 mod attribution;
 mod budgets;
 mod bypass;
+mod costs;
+mod held;
 mod metering;
 mod policy;
 
@@ -43,8 +45,11 @@ impl Bench {
 
     fn on(&mut self, event: Event<'_>) -> Vec<Edit> {
         self.host.now_ns += 5_000_000;
-        let mut context = Context { host: &mut self.host, instance: &mut self.instance };
-        self.exchange.on(event, &mut context).edits
+        self.verdict(event).edits
+    }
+
+    fn verdict(&mut self, event: Event<'_>) -> Verdict {
+        self.exchange.on(event, &mut Context { host: &mut self.host, instance: &mut self.instance })
     }
 
     fn request_headers(&mut self, more: &[(&str, &[u8])], end_of_stream: bool) -> Vec<Edit> {

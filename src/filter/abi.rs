@@ -23,6 +23,7 @@ pub(super) const CAS_MISMATCH: u32 = 8;
 pub(super) enum Map {
     Request = 0,
     Response = 2,
+    ResponseTrailers = 3,
     CallResponse = 6,
 }
 
@@ -89,6 +90,9 @@ unsafe extern "C" {
         cas: *mut u32,
     ) -> u32;
     fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, value_size: usize, cas: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
 }
@@ -133,10 +137,11 @@ pub(super) fn set_tick_period_ms(period: u32) -> Result<(), HostError> {
     check("proxy_set_tick_period_milliseconds", status)
 }
 
-pub(super) fn buffer(buffer: Buffer, max_size: usize) -> Result<Vec<u8>, HostError> {
+/// Bytes of a buffer from `start` on.
+pub(super) fn buffer(buffer: Buffer, start: usize, max_size: usize) -> Result<Vec<u8>, HostError> {
     returning("proxy_get_buffer_bytes", |data, size| {
         // SAFETY: the host writes a pointer and a size during the call.
-        unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max_size, data, size) }
+        unsafe { proxy_get_buffer_bytes(buffer as u32, start, max_size, data, size) }
     })
 }
 
@@ -166,6 +171,38 @@ pub(super) fn send_local_response(reply: &LocalReply) -> Result<(), HostError> {
         )
     };
     check("proxy_send_local_response", status)
+}
+
+/// The request half of a stream.
+const REQUEST: u32 = 0;
+const RESPONSE: u32 = 1;
+
+/// Makes another context the one that host calls are about, until the callback returns.
+pub(super) fn set_effective_context(context: u32) -> Result<(), HostError> {
+    // SAFETY: no memory is passed.
+    let status = unsafe { proxy_set_effective_context(context) };
+    check("proxy_set_effective_context", status)
+}
+
+/// Lets a request go on that was held.
+pub(super) fn continue_request() -> Result<(), HostError> {
+    // SAFETY: no memory is passed.
+    let status = unsafe { proxy_continue_stream(REQUEST) };
+    check("proxy_continue_stream", status)
+}
+
+/// Lets a response go on that was held.
+pub(super) fn continue_response() -> Result<(), HostError> {
+    // SAFETY: no memory is passed.
+    let status = unsafe { proxy_continue_stream(RESPONSE) };
+    check("proxy_continue_stream", status)
+}
+
+/// Breaks off the stream at hand. Hosts other than Envoy trap here, which ends the stream too.
+pub(super) fn close_stream() -> Result<(), HostError> {
+    // SAFETY: no memory is passed.
+    let status = unsafe { proxy_close_stream(REQUEST) };
+    check("proxy_close_stream", status)
 }
 
 /// Headers in the layout that [`pairs`] reads.

@@ -1,6 +1,7 @@
 //! The root context: reads the configuration, makes streams, sends batches.
 
 use super::abi::{self, Buffer, Map};
+use super::held::{self, Proof};
 use super::http_context::Stream;
 use super::proxy_host::ProxyHost;
 use super::vm::{self, Queue};
@@ -26,7 +27,10 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 /// One configuration in one VM.
 #[derive(Default)]
 pub(super) struct Root {
+    id: u32,
     config: Rc<Config>,
+    /// Whether the host can hold requests.
+    can_hold: Proof,
     /// Where the streams of this configuration put their records.
     queue: Option<Queue>,
     /// The queues this root sends: its own, and those of roots that are gone.
@@ -45,6 +49,10 @@ struct Sender {
 }
 
 impl Root {
+    pub(super) fn new(id: u32) -> Root {
+        Root { id, ..Root::default() }
+    }
+
     fn host(&self) -> ProxyHost<'_> {
         ProxyHost { delivery: self.queue.as_ref() }
     }
@@ -54,7 +62,7 @@ impl Root {
         let bytes = if size == 0 {
             Vec::new()
         } else {
-            abi::buffer(Buffer::PluginConfiguration, size).map_err(|error| {
+            abi::buffer(Buffer::PluginConfiguration, 0, size).map_err(|error| {
                 log::error!("cannot read the configuration: {} returned {}", error.call, error.status);
             })?
         };
@@ -64,7 +72,8 @@ impl Root {
             }
             log::error!("configuration refused: {} error(s) above", errors.len());
         })?;
-        // Without a collector of its own a root still ticks: it may have to take over a queue, or to renew a lease.
+        // Without a collector of its own a root still ticks: it may have to take over a queue, to renew a lease, or to let
+        // go what is held in vain.
         let flush_ms = config.collector.as_ref().map(|collector| collector.flush_ms.min(FULL_BATCH_TICK_MS));
         let tick_ms = flush_ms.unwrap_or(IDLE_TICK_MS);
         let set = abi::set_tick_period_ms(tick_ms);
@@ -138,7 +147,8 @@ impl Context for Root {
         let status = header(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let retry_after = header("retry-after").and_then(|text| String::from_utf8(text).ok());
         let size = body_size.min(MAX_ANSWER_BYTES);
-        let body = if size == 0 { Vec::new() } else { abi::buffer(Buffer::CallResponseBody, size).unwrap_or_default() };
+        let body =
+            if size == 0 { Vec::new() } else { abi::buffer(Buffer::CallResponseBody, 0, size).unwrap_or_default() };
         let answer = |status| Answer { status, retry_after: retry_after.as_deref(), body: &body };
         self.settle(&queue, status.map_or(Outcome::NoAnswer, |status| Outcome::Answered(answer(status))));
         self.flush(false);
@@ -175,10 +185,11 @@ impl RootContext for Root {
             let pending = sender.queue.try_borrow().map_or(1, |queue| queue.pending());
             pending > 0 || Rc::strong_count(&sender.queue) > 1
         });
+        held::release_overdue(self.id);
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(Rc::clone(&self.config), self.queue.clone())))
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(id, Rc::clone(&self.config), self.queue.clone(), Rc::clone(&self.can_hold))))
     }
 
     fn get_type(&self) -> Option<ContextType> {

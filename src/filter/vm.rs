@@ -1,5 +1,6 @@
 //! What all contexts of one VM share: its identity, its metrics, its log gate.
 
+use super::held::Watched;
 use crate::delivery::Delivery;
 use crate::identity::Instance;
 use crate::money::Usd;
@@ -18,6 +19,8 @@ pub(super) struct Vm {
     pub(super) instance: Option<Instance>,
     pub(super) metrics: Metrics,
     pub(super) log_gate: LogGate,
+    /// Requests that the host may be unable to hold.
+    pub(super) watched: Vec<Watched>,
     /// Queues whose root context is gone; the next one that ticks takes them over.
     orphans: Vec<Queue>,
 }

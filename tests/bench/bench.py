@@ -2,7 +2,7 @@
 
 Every figure comes from one run in which Envoys with and without the filter stand side by side and take turns, so that
 the ratio holds even where the machine is slow or shared. CPU time of the whole Envoy process is counted, by the kernel
-and in nanoseconds, never the wall clock: what clients and upstream cost, or wait for, is not in it. Nothing here is a
+and in nanoseconds, never the wall clock (but for calls per second): what clients and upstream cost, or wait for, is not in it. Nothing here is a
 test and nothing fails on a number; every answer is checked all the same, and so is the number of records.
 
     no filter    envoy/envoy.yaml without the filter and without its access log
@@ -50,6 +50,7 @@ WARM_UP_CALLS = 4000
 STARTS = 5
 MANY_WORKERS = 9
 SETTLE_SECONDS = 0.15
+STALL_ROUNDS, STALL_CALLS = min(ROUNDS, 10), 3000
 SINK_SECONDS = 10.0
 FLUSH_MS = 100
 
@@ -234,6 +235,40 @@ def call_row(call: Call, pieces: float, samples: dict[str, list[float]]) -> dict
     return row
 
 
+# Throughput beside a collector that stalls
+
+
+async def measure_stall(progress: Callable[[str], None]) -> dict[str, Any]:
+    """Calls per second through the shipped configuration, with the collector up and with it stalled, in turn."""
+    progress("stalled collector")
+    upstream = Upstream()
+    await upstream.start()
+    upstream.call = calls()[0]
+    with start(as_shipped, upstream_port=upstream.port) as stack:
+        client = Client(stack.client.port)
+        await client.connect()
+
+        async def rate(stalled: bool) -> float:
+            stack.sink.clear()
+            stack.sink.stalled = stalled
+            began = time.monotonic()
+            await client.round(upstream.call, STALL_CALLS)
+            took = time.monotonic() - began
+            stack.sink.stalled = False
+            # Nothing of this round is under way in the next.
+            await asyncio.to_thread(stack.sink.wait_for, STALL_CALLS, SINK_SECONDS)
+            return STALL_CALLS / took
+
+        await rate(False)
+        pairs = [(await rate(False), await rate(True)) for _ in range(STALL_ROUNDS)]
+        client.close()
+    return {
+        "up_calls_per_s": Spread.of([up for up, _ in pairs]),
+        "stalled_calls_per_s": Spread.of([stalled for _, stalled in pairs]),
+        "ratio": Spread.of([stalled / up for up, stalled in pairs]),
+    }
+
+
 # Start-up
 
 
@@ -382,6 +417,10 @@ def table(results: dict[str, Any]) -> Iterator[str]:
         more = row["budgets"]
         yield f"{row['call']:48}{more['over_filter_us'].show(1):>24}{more['over_filter_ratio'].show(2):>20}"
     yield ""
+    stall = results["stall"]
+    yield f"{'calls per s as shipped, collector up':48}{stall['up_calls_per_s'].show(0):>24}"
+    yield f"{'  stalled':48}{stall['stalled_calls_per_s'].show(0):>24}{stall['ratio'].show(2):>20}"
+    yield ""
     starts = results["start_up"]
     for name, value in starts["starts"].items():
         answered = f"first answer after {value['first_answer_ms'].median:.0f} ms"
@@ -417,6 +456,7 @@ def main() -> int:
     results: dict[str, Any] = {"machine": machine()}
     results["reader"] = measure_reader(progress)
     results["calls"], results["memory_after_mb"] = asyncio.run(measure_calls(progress))
+    results["stall"] = asyncio.run(measure_stall(progress))
     results["start_up"] = measure_starts(progress)
     path = OUTPUT / "results.json"
     path.write_text(json.dumps(results, indent=1, default=dataclasses.asdict) + "\n", encoding="utf-8")

@@ -77,12 +77,15 @@ def test_what_budgets_do_is_counted_by_budget(start: Start) -> None:
         record = stack.wait_access_log(number)[-1]
         assert (record["decision"], record.get("budget")) == (decision, budget), record
     counted = stack.metrics("tollgate_budget_")
-    labelled = {(s.name, s.labels.get("budget"), s.labels.get("reason")): s.value for s in counted}
+    detail = {s.name: "threshold" if "alerts" in s.name else "reason" for s in counted}
+    labelled = {(s.name, s.labels.get("budget"), s.labels.get(detail[s.name])): s.value for s in counted}
     assert labelled == {
         ("tollgate_budget_refusals_total", "run-cap", "budget_exceeded"): 1,
         ("tollgate_budget_refusals_total", "department-month", "budget_exceeded"): 1,
         ("tollgate_budget_downgrades_total", "department-month", None): 1,
         # The second call reaches two thresholds.
-        ("tollgate_budget_alerts_total", "department-month", None): 3,
+        ("tollgate_budget_alerts_total", "department-month", "50"): 1,
+        ("tollgate_budget_alerts_total", "department-month", "80"): 1,
+        ("tollgate_budget_alerts_total", "department-month", "100"): 1,
     }
     assert scopes(stack)["department-month"]["spent_calls"] == 3

@@ -112,7 +112,7 @@ def test_records_are_counted_by_what_became_of_them(metered: Metered) -> None:
     assert samples(stack, "tollgate_records_total", "result") == {("sent",): len(records)}
 
 
-def test_what_could_not_be_priced_metered_or_attributed_is_counted(metered: Metered) -> None:
+def test_what_could_not_be_priced_metered_or_attributed_or_was_estimated_is_counted(metered: Metered) -> None:
     stack, records = metered
     unknown = sum(r.get("price_status") == "unknown_model" for r in records)
     assert samples(stack, "tollgate_unpriced_calls_total", "status") == {("unknown_model",): unknown} and unknown
@@ -120,6 +120,8 @@ def test_what_could_not_be_priced_metered_or_attributed_is_counted(metered: Mete
     complete = [r for r in records if r["end_reason"] == "complete" and r.get("price_status") != "free"]
     unmetered = sum(r["usage_source"] != "reported" for r in complete)
     assert samples(stack, "tollgate_unmetered_calls_total", "api") == {("openai_chat",): unmetered} and unmetered
+    estimated = sum("estimated" in (r["usage_source"], r.get("price_status")) for r in records)
+    assert samples(stack, "tollgate_estimated_calls_total", "api") == {("openai_chat",): estimated} and estimated
     nobody = sum("department" not in r for r in records)
     assert samples(stack, "tollgate_unattributed_calls_total") == {(): nobody} and nobody
 

@@ -62,10 +62,21 @@ impl Driver for CoreDriver {
             &mut upstream_headers,
         );
         if !end_of_stream {
-            for chunk in chunking.cut(&exchange.request_body) {
-                pass(chunk, on(Event::RequestBody { chunk, end_of_stream: false }), &mut upstream_body);
+            // What the host holds back: a verdict that replaces a piece replaces all of it.
+            let mut held = Vec::new();
+            let pieces = chunking.cut(&exchange.request_body).into_iter().map(|chunk| (chunk, false));
+            for (chunk, end_of_stream) in pieces.chain([(&b""[..], true)]) {
+                let mut verdict = on(Event::RequestBody { chunk, end_of_stream });
+                apply(std::mem::take(&mut verdict.edits), &mut upstream_headers);
+                let pauses = verdict.pause;
+                held.extend_from_slice(chunk);
+                let mut passed = Vec::new();
+                pass(&held, verdict, &mut passed);
+                held = passed;
+                if !pauses {
+                    upstream_body.append(&mut held);
+                }
             }
-            pass(b"", on(Event::RequestBody { chunk: b"", end_of_stream: true }), &mut upstream_body);
         }
 
         let mut client_headers = exchange.response_headers.clone().unwrap_or_default();

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ HEAD_LIMIT_BYTES = 1 << 20
 READ_BYTES = 1 << 16
 S = TypeVar("S", bound="Server")
 REASONS = {
-    100: "Continue", 101: "Switching Protocols", 200: "OK", 202: "Accepted", 204: "No Content", 400: "Bad Request",
-    401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large", 429: "Too Many Requests",
+    100: "Continue", 101: "Switching Protocols", 200: "OK", 202: "Accepted", 204: "No Content", 302: "Found", 307: "Temporary Redirect",
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large", 429: "Too Many Requests",
     500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable", 529: "Overloaded",
 }
 
@@ -138,10 +139,11 @@ class Connection:
 
 
 class Server:
-    """A server on 127.0.0.1 in a background thread; subclasses implement `exchange`."""
+    """A server on 127.0.0.1 in a background thread; subclasses implement `exchange`. With `tls` it speaks TLS."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
+        self.tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
@@ -174,7 +176,9 @@ class Server:
             task.add_done_callback(tasks.discard)
 
         try:
-            server = await asyncio.start_server(accept, "127.0.0.1", self.port, limit=HEAD_LIMIT_BYTES, backlog=1024)
+            server = await asyncio.start_server(
+                accept, "127.0.0.1", self.port, limit=HEAD_LIMIT_BYTES, backlog=1024, ssl=self.tls
+            )
         except OSError as error:
             self._failed = error
             ready.set()

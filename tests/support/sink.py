@@ -26,6 +26,8 @@ if __name__ == "__main__":
 from support.http1 import Connection, Head, Server, response_head
 
 Record = dict[str, Any]
+GARBAGE = -1
+STALL_LOOK_SECONDS = 0.05
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,7 +43,8 @@ class Batch:
 
 class Sink(Server):
     """The collector. Faults: `statuses` are answered first, one a batch; `resets` batches are cut off without an
-    answer; every answer waits `delay_ms`."""
+    answer; every answer waits `delay_ms`, and while `stalled` there is none at all; `judge` decides on the body of every
+    other batch, with a status or `GARBAGE`."""
 
     def __init__(self, port: int = 0, file: Path | None = None) -> None:
         super().__init__(port)
@@ -52,6 +55,8 @@ class Sink(Server):
         self.statuses: deque[int] = deque()
         self.resets = 0
         self.delay_ms = 0.0
+        self.stalled = False
+        self.judge: Callable[[bytes], int] = lambda _body: 202
 
     def wait_for(
         self, number: int, timeout: float = 10, where: Callable[[Record], bool] = lambda _record: True
@@ -82,7 +87,9 @@ class Sink(Server):
         lines = [line for line in body.split(b"\n") if line.strip()]
         if self.delay_ms:
             await asyncio.sleep(self.delay_ms / 1000)
-        status = self.statuses.popleft() if self.statuses else 202
+        while self.stalled:
+            await asyncio.sleep(STALL_LOOK_SECONDS)
+        status = self.statuses.popleft() if self.statuses else self.judge(body)
         if self.resets > 0:
             self.resets -= 1
             status = 0
@@ -90,9 +97,13 @@ class Sink(Server):
         if status == 0:
             conn.reset()
             return False
+        if status == GARBAGE:
+            await conn.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            return False
         if 200 <= status < 300:
             self._accept(body, lines)
-        await conn.send(response_head(status, [("content-length", "0")]))
+        location = [("location", "/elsewhere")] if 300 <= status < 400 else []
+        await conn.send(response_head(status, [("content-length", "0"), *location]))
         return True
 
     def _accept(self, body: bytes, lines: list[bytes]) -> None:

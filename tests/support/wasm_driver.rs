@@ -2,7 +2,7 @@
 
 use super::chunks::Chunking;
 use super::exchange::{Driver, End, Exchange, Headers, LASTS_SECONDS, Outcome};
-use super::wasm_host::{HeaderMap, HttpStream, NO_HEADERS, Process, Program, Vm};
+use super::wasm_host::{HeaderMap, HttpStream, NO_HEADERS, Plugin, Process, Program, Vm};
 
 /// One worker of one Envoy; started anew for each configuration.
 #[derive(Default)]
@@ -27,7 +27,9 @@ pub fn start(config: &[u8]) -> (Process, Vm) {
     envoy.add_cluster("cost_collector");
     let vm = envoy.start_vm(&Program::filter());
     vm.set_property(&["xds", "node", "id"], "gateway-1");
-    let (_, accepted) = vm.configure(config).expect("configuring does not trap");
+    // As the shipped Envoy configuration has it.
+    let plugin = Plugin { allow_on_headers_stop_iteration: true, ..Plugin::from(config) };
+    let (_, accepted) = vm.configure(plugin).expect("configuring does not trap");
     assert!(accepted, "the configuration is refused: {:?}", vm.logs());
     (envoy, vm)
 }

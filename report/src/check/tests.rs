@@ -280,3 +280,49 @@ fn what_goes_past_budgets_is_told() {
     );
     assert_eq!(found(&token), ["8 admin_without_budgets admin"]);
 }
+
+/// An Envoy configuration with a route, whose filter holds request headers.
+fn holding(metering: &str, option: &str, listener: &str, route: &str) -> Vec<String> {
+    found(&format!(
+        "name: llm{listener}
+filter_chains:
+- filters:
+  - typed_config:
+      route_config:
+        virtual_hosts:
+        - routes:
+          - {{name: gone, redirect: {{}}}}
+          - {{name: llm, route: {{cluster: c}}{route}}}
+      http_filters:
+      - typed_config:
+          config:
+            root_id: tollgate
+            vm_config: {{}}{option}
+            configuration:
+              \"@type\": type.googleapis.com/google.protobuf.Struct
+              value:
+                collector: {{cluster: c}}
+                metering: {{{metering}}}
+"
+    ))
+}
+
+#[test]
+fn holding_headers_without_what_it_needs_of_envoy_is_a_warning() {
+    let (hold, option) = ("hold_request_headers: true", "\n            allow_on_headers_stop_iteration: true");
+    let wide = ", request_body_buffer_limit: 8388608";
+    let short = "20 hold_above_buffer_limit metering.max_request_bytes";
+    for (metering, option, listener, route, expected) in [
+        (hold, option, "", wide, vec![]),
+        (hold, "", "", wide, vec!["19 hold_without_option metering.hold_request_headers"]),
+        ("hold_request_headers: false", "", "", "", vec![]),
+        (hold, option, "", "", vec![short]),
+        (hold, option, "", ", request_body_buffer_limit: 8388607", vec![short]),
+        (hold, option, "\nper_connection_buffer_limit_bytes: 8388608", "", vec![]),
+        (hold, option, "\nper_connection_buffer_limit_bytes: 8388608", ", request_body_buffer_limit: 1", vec![]),
+        (hold, option, "\nperConnectionBufferLimitBytes: 1000", ", requestBodyBufferLimit: \"8388608\"", vec![]),
+        ("hold_request_headers: true, max_request_bytes: 1048576", option, "", "", vec![]),
+    ] {
+        assert_eq!(holding(metering, option, listener, route), expected, "{metering}{option}{listener}{route}");
+    }
+}

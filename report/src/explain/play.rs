@@ -70,6 +70,8 @@ pub(super) fn play(exchange: &Exchange, config: &Rc<Config>, at_ns: u64, spent: 
     if !end_of_stream && played.refused.is_none() {
         let verdict =
             on(&mut host, &mut instance, Event::RequestBody { chunk: &exchange.request_body, end_of_stream: true });
+        // Headers that were held until now.
+        played.edits.extend(verdict.edits);
         played.refused = verdict.reply.map(|reply| reply.status);
     }
     if !config.budgets.is_empty() {

@@ -3,15 +3,15 @@
 //! A record is written when its call ends, so files are in the order of ends, more or less. Of all files together a
 //! bounded number of calls is looked at at once, and the earliest of them comes next.
 
-use super::records::{Line, Lines};
-use crate::output::Progress;
+use super::records::{self, Line};
+use crate::lines::{self, Damaged, Lines};
 use crate::recorded::{self, Recorded, Values};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BinaryHeap, HashSet, VecDeque};
 use std::hash::BuildHasher;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use tollgate::api::Api;
 use tollgate::budget::{Amount, Budget, Key};
@@ -82,14 +82,6 @@ pub(super) struct Found {
     pub(super) damaged_lines: u64,
     /// The first of them.
     pub(super) damaged: Vec<Damaged>,
-}
-
-/// A line that is no record.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Damaged {
-    pub(super) file: String,
-    pub(super) line: u64,
-    pub(super) message: String,
 }
 
 /// Reads calls from files.
@@ -171,9 +163,7 @@ impl Ids {
 impl<'c> Reader<'c> {
     /// Opens the files. `reprice` says whether calls cost what the configuration's prices say.
     pub(super) fn open(paths: &[PathBuf], config: &'c Config, reprice: bool) -> anyhow::Result<Reader<'c>> {
-        let size = |path: &PathBuf| std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
-        let files = paths.iter().filter(|path| **path != Path::new("-"));
-        let progress = Rc::new(Progress::new(files.map(size).sum(), "bytes"));
+        let progress = lines::progress(paths.iter());
         let files = paths.iter().map(|path| Ok(File { lines: Lines::open(path, &progress)?, next: None }));
         let mut reader = Reader {
             files: files.collect::<anyhow::Result<_>>()?,
@@ -218,7 +208,7 @@ impl<'c> Reader<'c> {
     fn refill(&mut self, index: usize) -> anyhow::Result<()> {
         let Some(file) = self.files.get_mut(index) else { return Ok(()) };
         while file.next.is_none() {
-            let Some(line) = file.lines.next()? else { break };
+            let Some(line) = records::next(&mut file.lines)? else { break };
             self.found.lines += 1;
             let left_out = match line {
                 Line::Record(record) if !self.ids.insert(&record.id) => "met before",
@@ -234,8 +224,7 @@ impl<'c> Reader<'c> {
                 Line::Damaged(message) => {
                     self.found.damaged_lines += 1;
                     if self.found.damaged.len() < MAX_DAMAGED {
-                        let (file, line) = (file.lines.name.clone(), file.lines.number);
-                        self.found.damaged.push(Damaged { file, line, message });
+                        self.found.damaged.push(file.lines.damaged(message));
                     }
                     "no record"
                 }

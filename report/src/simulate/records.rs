@@ -1,31 +1,8 @@
-//! Lines of files with usage records.
+//! What the lines of a file with usage records are.
 
-use crate::input;
-use crate::output::Progress;
-use anyhow::Context;
-use flate2::bufread::MultiGzDecoder;
+use crate::lines::{self, Lines, MAX_LINE_BYTES};
 use serde::Deserialize;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
-use std::rc::Rc;
 use tollgate::record::{EndReason, RecordType, UsageRecord};
-
-/// The longest line that may be a record: what one is made of is bounded.
-const MAX_LINE_BYTES: u64 = 4 << 20;
-
-/// The first bytes of gzip.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
-/// A file's lines.
-pub(super) struct Lines {
-    /// How the file is called in messages.
-    pub(super) name: String,
-    /// The number of the line that was read last.
-    pub(super) number: u64,
-    from: Box<dyn BufRead>,
-    line: Vec<u8>,
-}
 
 /// What a line is.
 pub(super) enum Line {
@@ -39,61 +16,15 @@ pub(super) enum Line {
     Damaged(String),
 }
 
-/// Counts what is read of a file, compressed or not.
-struct Counted {
-    file: File,
-    progress: Rc<Progress>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.file.read(buffer)?;
-        self.progress.advance(u64::try_from(bytes).unwrap_or_default());
-        Ok(bytes)
-    }
-}
-
-impl Lines {
-    /// Opens a file, or standard input.
-    pub(super) fn open(path: &Path, progress: &Rc<Progress>) -> anyhow::Result<Lines> {
-        let name = input::name(path);
-        let mut from: Box<dyn BufRead> = if path == Path::new("-") {
-            Box::new(BufReader::with_capacity(1 << 16, io::stdin()))
-        } else {
-            let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-            Box::new(BufReader::with_capacity(1 << 16, Counted { file, progress: Rc::clone(progress) }))
-        };
-        let compressed = from.fill_buf().with_context(|| format!("cannot read {name}"))?.starts_with(&GZIP);
-        if compressed {
-            from = Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(from)));
-        }
-        Ok(Lines { name, number: 0, from, line: Vec::new() })
-    }
-
-    /// The next line that is not empty; `None` at the end.
-    ///
-    /// # Errors
-    /// The file can't be read any further.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Line>> {
-        loop {
-            self.number += 1;
-            self.line.clear();
-            let place = || format!("cannot read {}:{}", self.name, self.number);
-            let read = self.from.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut self.line);
-            let bytes = read.with_context(place)?;
-            if bytes == 0 {
-                return Ok(None);
-            }
-            let cut = u64::try_from(bytes).is_ok_and(|bytes| bytes == MAX_LINE_BYTES) && !self.line.ends_with(b"\n");
-            if cut {
-                self.from.skip_until(b'\n').with_context(place)?;
-                return Ok(Some(Line::Damaged(format!("longer than {} MiB", MAX_LINE_BYTES >> 20))));
-            }
-            if !self.line.trim_ascii().is_empty() {
-                return Ok(Some(parse(&self.line)));
-            }
-        }
-    }
+/// The next line that is not empty; `None` at the end.
+///
+/// # Errors
+/// The file can't be read any further.
+pub(super) fn next(lines: &mut Lines) -> anyhow::Result<Option<Line>> {
+    Ok(lines.next()?.map(|line| match line {
+        lines::Line::Whole(line) => parse(line),
+        lines::Line::TooLong => Line::Damaged(format!("longer than {} MiB", MAX_LINE_BYTES >> 20)),
+    }))
 }
 
 fn parse(line: &[u8]) -> Line {
@@ -120,12 +51,11 @@ fn parse(line: &[u8]) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
-    fn all(from: impl BufRead + 'static) -> Vec<String> {
-        let mut lines = Lines { name: "x".into(), number: 0, from: Box::new(from), line: Vec::new() };
+    fn all(text: &'static str) -> Vec<String> {
+        let mut lines = Lines::of("x".into(), Box::new(text.as_bytes()));
         let mut all = Vec::new();
-        while let Some(line) = lines.next().unwrap() {
+        while let Some(line) = next(&mut lines).unwrap() {
             let what = match line {
                 Line::Record(record) => format!("record {}", record.id),
                 Line::Provisional => "provisional".into(),
@@ -139,7 +69,7 @@ mod tests {
 
     #[test]
     fn every_line_is_told_for_what_it_is() {
-        let text = concat!(
+        let lines = all(concat!(
             r#"{"type": "usage", "id": "a", "ts": "2026-11-18T12:00:00Z", "end_reason": "complete", "new": 1}"#,
             "\n\n",
             r#"{"type": "usage", "id": "b", "ts": "2026-11-18T12:00:00Z", "end_reason": "provisional"}"#,
@@ -151,8 +81,7 @@ mod tests {
             r#"{"hello": "world"}"#,
             "\noops\n",
             r#"{"type": "usage", "id": "d", "ts"#,
-        );
-        let lines = all(text.as_bytes());
+        ));
         assert_eq!(
             lines.get(..5).unwrap(),
             ["1 record a", "3 provisional", "4 other", "5 other", "6 damaged it has no id or no ts"]
@@ -160,29 +89,5 @@ mod tests {
         assert!(lines[5].starts_with("7 damaged expected value"), "{lines:?}");
         assert!(lines[6].starts_with("8 damaged EOF while parsing"), "{lines:?}");
         assert_eq!(lines.len(), 7);
-    }
-
-    #[test]
-    fn a_line_without_end_does_not_fill_the_memory() {
-        let long = "x".repeat(usize::try_from(MAX_LINE_BYTES).unwrap() + 10) + "\n{}\n";
-        let lines = all(io::Cursor::new(long.into_bytes()));
-        assert_eq!(lines, ["1 damaged longer than 4 MiB", "2 damaged it has no id or no ts"]);
-    }
-
-    #[test]
-    fn several_compressed_files_in_one_are_read_to_the_end() {
-        let pack = |text: &str| {
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gzip.write_all(text.as_bytes()).unwrap();
-            gzip.finish().unwrap()
-        };
-        let path = std::env::temp_dir().join(format!("tollgate-records-{}.gz", std::process::id()));
-        let record = r#"{"type": "usage", "id": "a", "ts": "2026-11-18T12:00:00Z", "end_reason": "complete"}"#;
-        std::fs::write(&path, [pack(record), pack("\n"), pack(record)].concat()).unwrap();
-        let mut lines = Lines::open(&path, &Rc::new(Progress::new(0, "bytes"))).unwrap();
-        assert!(matches!(lines.next(), Ok(Some(Line::Record(_)))));
-        assert!(matches!(lines.next(), Ok(Some(Line::Record(_)))));
-        assert!(matches!(lines.next(), Ok(None)));
-        std::fs::remove_file(path).unwrap();
     }
 }

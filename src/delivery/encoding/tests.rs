@@ -108,7 +108,7 @@ fn otlp_names_what_the_conventions_name() {
         ("eventName", json!("llm.cost.usage")),
         ("traceId", json!("5b8efff798038103d269b633813fc60c")),
         ("spanId", json!("eee19b7ec3c1b174")),
-        ("body", json!({"stringValue": "usage bedrock m complete allowed"})),
+        ("body", json!({"stringValue": "usage bedrock m complete allowed 0199-1"})),
     ] {
         assert_eq!(usage[field], value, "{field}");
     }

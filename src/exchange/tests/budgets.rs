@@ -13,10 +13,12 @@ pub(super) struct Gateway {
     pub(super) host: MemoryHost,
     pub(super) instance: Instance,
     pub(super) config: Rc<Config>,
+    /// What the configuration was read from.
+    text: Value,
 }
 
 /// What became of one call.
-struct Played {
+pub(super) struct Played {
     reply: Option<LocalReply>,
     /// What the provider got.
     sent: Vec<u8>,
@@ -37,10 +39,17 @@ impl Gateway {
         for (key, value) in more.as_object().unwrap() {
             config[key] = value.clone();
         }
-        let config = Config::from_bytes(config.to_string().as_bytes()).unwrap();
         let mut host = MemoryHost::default();
         let instance = Instance::register(&mut host, None);
-        Gateway { host, instance, config: Rc::new(config) }
+        Gateway { host, instance, config: read(&config), text: config }
+    }
+
+    /// Other sections from now on.
+    pub(super) fn reconfigure(&mut self, sections: &Value) {
+        for (key, value) in sections.as_object().unwrap() {
+            self.text[key] = value.clone();
+        }
+        self.config = read(&self.text);
     }
 
     fn begin(&mut self, department: &str, body: &str) -> (Exchange, Played) {
@@ -83,7 +92,7 @@ impl Gateway {
     }
 
     /// A call for 10 input tokens and `tokens` output tokens at most, of which it uses `used`.
-    fn call(&mut self, department: &str, tokens: u64, used: u64) -> Played {
+    pub(super) fn call(&mut self, department: &str, tokens: u64, used: u64) -> Played {
         let body = format!(r#"{{"model":"gpt-4o","max_tokens":{tokens}}}"#);
         let (exchange, mut played) = self.begin(department, &body);
         let answer = format!(r#"{{"model":"gpt-4o","usage":{{"prompt_tokens":10,"completion_tokens":{used}}}}}"#);
@@ -106,6 +115,10 @@ impl Gateway {
         let standing = ledger.standing(&mut access, &account).unwrap();
         (standing.spent.usd.to_string(), standing.held.usd.to_string())
     }
+}
+
+fn read(config: &Value) -> Rc<Config> {
+    Rc::new(Config::from_bytes(config.to_string().as_bytes()).unwrap())
 }
 
 pub(super) fn month(limit_usd: &str) -> Value {
@@ -238,7 +251,7 @@ fn an_alert_is_given_once_for_each_threshold() {
     assert_eq!(told, [(50, "0.07".into())], "{lines:?}");
     assert_eq!(lines[0]["type"], "budget_alert");
     assert_eq!(lines[0]["scope"]["department"], "sales");
-    let alerts = Metric::BudgetAlerts { budget: "month" }.stat_name(&mut LabelCap::default());
+    let alerts = Metric::BudgetAlerts { budget: "month", threshold: "50" }.stat_name(&mut LabelCap::default());
     assert_eq!(gateway.host.counter(&alerts), 1);
 }
 
@@ -507,4 +520,33 @@ fn how_scopes_stand_is_told_once_a_minute_by_one_worker() {
     let snapshots: Vec<_> = lines.iter().filter(|line| line["type"] == "budget_snapshot").collect();
     assert_eq!(snapshots.len(), 4, "two scopes, two whole minutes: {lines:?}");
     assert!(snapshots.iter().all(|line| line["spent_usd"] == 0.02), "{snapshots:?}");
+}
+
+#[test]
+fn a_stream_of_twenty_minutes_keeps_its_hold_and_a_dead_worker_leaves_none() {
+    let body = r#"{"model":"gpt-4o","max_tokens":30,"stream":true}"#;
+    let mut gateway = Gateway::new(&json!([month("1")]), &json!({"reservation": {"lease_secs": 30}}));
+    let (mut stream, _) = gateway.begin("sales", body);
+    // The next two calls are of two more workers: one dies with its call, the other only looks on.
+    let mut streaming = std::mem::replace(&mut gateway.instance, Instance::register(&mut gateway.host, None));
+    drop(gateway.begin("support", body));
+    gateway.instance = Instance::register(&mut gateway.host, None);
+    let head = headers(&[(":status", "200"), ("content-type", "text/event-stream")], &[]);
+    let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    stream.on(Event::ResponseHeaders { headers: &head, end_of_stream: false }, &mut context);
+    for seconds in 1..=1200 {
+        gateway.host.now_ns += 1_000_000_000;
+        let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+        crate::overview::tick(&gateway.config, &mut context);
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n".as_bytes();
+        stream.on(Event::ResponseBody { chunk: event, end_of_stream: false }, &mut context);
+        let (_, held) = gateway.standing("sales");
+        assert_ne!(held, "0", "after {seconds} s");
+        let (_, leaked) = gateway.standing("support");
+        assert_eq!(leaked == "0", seconds > 30, "after {seconds} s: {leaked}");
+    }
+    let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    stream.on(Event::Log(Ending { code_details: Some("via_upstream"), ..Ending::default() }), &mut context);
+    let cost = gateway.host.records[0].cost_usd.as_ref().map(|cost| cost.as_str().to_owned());
+    assert_eq!(gateway.standing("sales"), (cost.unwrap(), "0".into()));
 }

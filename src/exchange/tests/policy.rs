@@ -22,10 +22,6 @@ impl Bench {
         })
     }
 
-    fn verdict(&mut self, event: Event<'_>) -> Verdict {
-        self.exchange.on(event, &mut Context { host: &mut self.host, instance: &mut self.instance })
-    }
-
     fn end(&mut self) -> Option<&UsageRecord> {
         self.on(Event::Log(Ending { code_details: Some("via_upstream"), ..Ending::default() }));
         self.host.records.first()

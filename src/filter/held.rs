@@ -1,0 +1,88 @@
+//! Requests and responses that the host was asked to hold, until it has proved that it can.
+//!
+//! Envoy holds headers and goes on showing bodies only with `allow_on_headers_stop_iteration` in the plugin's
+//! configuration; without it a held request would hang, and nothing tells one from the other but the first body. So
+//! what is held is watched until then, and let go from the tick where no body comes.
+
+use super::abi::{self, Map};
+use super::http_context::{SharedExchange, feed};
+use super::proxy_host::ProxyHost;
+use super::vm;
+use crate::exchange::{Edit, Event, Exchange};
+use crate::host::Clock;
+use crate::http::Headers;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+/// How long a host may show nothing of a body before it is taken to be unable to.
+const PATIENCE_NS: u64 = 2_000_000_000;
+
+/// Whether the host has shown the body of something held, under one plugin configuration.
+pub(super) type Proof = Rc<Cell<bool>>;
+
+/// What may be held in vain.
+pub(super) struct Watched {
+    context: u32,
+    since_ns: u64,
+    proof: Proof,
+    exchange: Weak<RefCell<Exchange>>,
+}
+
+/// Watches a request or a response that is held from now on.
+pub(super) fn watch(context: u32, proof: &Proof, exchange: &SharedExchange) {
+    if !proof.get() {
+        let since_ns = ProxyHost { delivery: None }.now_ns();
+        let watched = Watched { context, since_ns, proof: Rc::clone(proof), exchange: Rc::downgrade(exchange) };
+        vm::with(|vm| vm.watched.push(watched));
+    }
+}
+
+/// Lets go what has been held in vain for too long; `root` is the context whose callback this is.
+pub(super) fn release_overdue(root: u32) {
+    let mut watched = vm::with(|vm| std::mem::take(&mut vm.watched)).unwrap_or_default();
+    if watched.is_empty() {
+        return;
+    }
+    let mut host = ProxyHost { delivery: None };
+    let now_ns = host.now_ns();
+    watched.retain(|held| {
+        let Some(exchange) = held.exchange.upgrade() else { return false };
+        let waits = exchange.try_borrow().is_ok_and(|exchange| exchange.holds_request() || exchange.holds_reply());
+        if held.proof.get() || !waits {
+            return false;
+        }
+        let overdue = now_ns.saturating_sub(held.since_ns) >= PATIENCE_NS;
+        if overdue && host.check(abi::set_effective_context(held.context)).is_some() {
+            release(&mut host, &exchange);
+        }
+        !overdue
+    });
+    // What follows is about the root again.
+    host.check(abi::set_effective_context(root));
+    vm::with(|vm| vm.watched.append(&mut watched));
+}
+
+/// Lets go what the effective context holds.
+fn release(host: &mut ProxyHost<'_>, exchange: &SharedExchange) {
+    if exchange.try_borrow().is_ok_and(|exchange| exchange.holds_reply()) {
+        feed(exchange, None, Event::ReplyHeldInVain);
+        host.check(abi::continue_response());
+        return;
+    }
+    let serialized = host.check(abi::header_pairs(Map::Request)).unwrap_or_default();
+    let headers: Headers<'_> = abi::pairs(&serialized).collect();
+    let verdict = feed(exchange, None, Event::HeldInVain { headers: &headers });
+    apply(host, Map::Request, &verdict.edits);
+    host.check(abi::continue_request());
+}
+
+/// Makes these edits.
+pub(super) fn apply(host: &mut ProxyHost<'_>, map: Map, edits: &[Edit]) {
+    for edit in edits {
+        let done = match edit {
+            Edit::Remove(name) => abi::remove_header(map, name),
+            Edit::Set(name, value) => abi::set_header(map, name, value.as_bytes()),
+        };
+        host.check(done);
+    }
+}
