@@ -533,11 +533,12 @@ fn a_stream_of_twenty_minutes_keeps_its_hold_and_a_dead_worker_leaves_none() {
     gateway.instance = Instance::register(&mut gateway.host, None);
     let head = headers(&[(":status", "200"), ("content-type", "text/event-stream")], &[]);
     let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
+    let mut turn = Turn::default();
     stream.on(Event::ResponseHeaders { headers: &head, end_of_stream: false }, &mut context);
     for seconds in 1..=1200 {
         gateway.host.now_ns += 1_000_000_000;
         let mut context = Context { host: &mut gateway.host, instance: &mut streaming };
-        crate::overview::tick(&gateway.config, &mut context);
+        crate::overview::tick(&gateway.config, &mut turn, &mut context);
         let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n".as_bytes();
         stream.on(Event::ResponseBody { chunk: event, end_of_stream: false }, &mut context);
         let (_, held) = gateway.standing("sales");
