@@ -90,7 +90,7 @@ impl Root {
         let now_ns = self.host().now_ns();
         let flush_ms = self.config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
         // A tick that comes a little early is the one that was meant.
-        let due = now_ns.saturating_sub(self.flushed_ns) >= u64::from(flush_ms) * 900_000;
+        let due = now_ns.abs_diff(self.flushed_ns) >= u64::from(flush_ms) * 900_000;
         if due {
             self.flushed_ns = now_ns;
         }
@@ -154,8 +154,9 @@ impl Context for Root {
     /// This configuration has drained. Its queue goes to the roots that stay: streams that end last still fill it.
     fn on_done(&mut self) -> bool {
         for sender in std::mem::take(&mut self.senders) {
-            // The answer to a batch under way would come to nobody: it is sent again, under the same key.
-            self.settle(&sender.queue, Outcome::NoAnswer);
+            if let Ok(mut queue) = sender.queue.try_borrow_mut() {
+                queue.interrupted();
+            }
             vm::leave(sender.queue);
         }
         true
