@@ -1,7 +1,7 @@
 //! The root context: reads the configuration, makes streams, sends batches.
 
 use super::abi::{self, Buffer, Map};
-use super::held::{self, Proof};
+use super::held::{self, Holding};
 use super::http_context::Stream;
 use super::proxy_host::ProxyHost;
 use super::vm::{self, Queue};
@@ -29,8 +29,8 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 pub(super) struct Root {
     id: u32,
     config: Rc<Config>,
-    /// Whether the host can hold requests.
-    can_hold: Proof,
+    /// Whether the host can hold headers, as far as is known.
+    holding: Rc<Holding>,
     /// Where the streams of this configuration put their records.
     queue: Option<Queue>,
     /// The queues this root sends: its own, and those of roots that are gone.
@@ -186,7 +186,7 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(id, Rc::clone(&self.config), self.queue.clone(), Rc::clone(&self.can_hold))))
+        Some(Box::new(Stream::new(id, Rc::clone(&self.config), self.queue.clone(), Rc::clone(&self.holding))))
     }
 
     fn get_type(&self) -> Option<ContextType> {
