@@ -282,7 +282,7 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
     let attribution = object.get("attribution").and_then(attribution::read).unwrap_or_default();
     let access_log = object.get("access_log").and_then(|node| access_log::read(node, &attribution)).unwrap_or_default();
     let budgets = object.get("budgets").and_then(|list| budgets::read(list, &attribution)).unwrap_or_default();
-    let config = Config {
+    let mut config = Config {
         attribution,
         upstreams: object.get("upstreams").and_then(|list| list.list(read_upstream)).unwrap_or_default(),
         prices: object.get("prices").and_then(prices::read).unwrap_or_default(),
@@ -294,8 +294,9 @@ fn read_root(root: Node<'_, '_>) -> Option<Config> {
         reservation,
         admin: object.get("admin").and_then(read_admin),
         access_log,
-        collector: object.get("collector").and_then(collector::read),
+        collector: None,
     };
+    config.collector = object.get("collector").and_then(|node| collector::read(node, &config.attribution));
     if let Some(list) = object.get("budgets")
         && config.downgrades.is_empty()
     {

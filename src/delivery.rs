@@ -23,9 +23,15 @@ const MAX_PAUSE_MS: u64 = 30_000;
 /// The longest that a collector may ask to be left alone.
 const MAX_RETRY_AFTER_MS: u64 = 300_000;
 
-/// Refusals in a row after which it is no single record that the collector does not take: more than the steps down to
-/// one record of the largest batch.
-const MAX_REFUSALS: u32 = 24;
+/// Refusals of a batch and its pieces, none of which was taken, after which it is not for single records that the collector
+/// refuses: by then a sixteenth of the batch is refused wherever it is taken from.
+const MAX_REFUSALS: u32 = 31;
+
+/// The same where the batch before was given up: the batch and its halves.
+const MAX_REFUSALS_AGAIN: u32 = 3;
+
+/// Batches that have to be taken in a row before a larger one is tried again.
+const GROW_AFTER: u32 = 32;
 
 /// A batch as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +71,16 @@ struct Parcel {
     /// Each as one line of JSON.
     lines: Vec<Vec<u8>>,
     attempts: u32,
+    /// When it was sent first, in nanoseconds since 1970.
+    first_sent_ns: u64,
+    /// It is a piece of one that was refused.
+    is_piece: bool,
+}
+
+impl Parcel {
+    fn new(lines: Vec<Vec<u8>>, is_piece: bool) -> Parcel {
+        Parcel { idempotency_key: String::new(), lines, attempts: 0, first_sent_ns: 0, is_piece }
+    }
 }
 
 #[derive(Debug)]
@@ -84,14 +100,18 @@ pub struct Delivery {
     queue: VecDeque<Vec<u8>>,
     queued_bytes: usize,
     flight: Flight,
-    /// What is left of a parcel that was taken apart, first piece first.
+    /// What is left of a batch that was taken apart, larger pieces first.
     pieces: VecDeque<Parcel>,
+    /// Refusals of the batch at hand and its pieces.
+    refusals: u32,
+    /// Something of the batch at hand was taken.
+    took_some: bool,
+    /// The last batch was given up: taking the next one apart as far would only multiply refusals.
+    refuses_all: bool,
     /// Bytes of records in a batch, at most: less than configured where the collector found a batch too large.
     max_batch_bytes: usize,
-    /// Batches in a row that were refused.
-    refusals: u32,
-    /// The last batches were refused down to single records: taking the next one apart would only multiply them.
-    refuses_all: bool,
+    /// Batches taken in a row since then.
+    taken: u32,
 }
 
 impl Delivery {
@@ -105,7 +125,9 @@ impl Delivery {
             flight: Flight::Idle,
             pieces: VecDeque::new(),
             refusals: 0,
+            took_some: false,
             refuses_all: false,
+            taken: 0,
         }
     }
 
@@ -153,7 +175,10 @@ impl Delivery {
                 self.flight = Flight::Sent(parcel);
                 return None;
             }
-            Flight::Paused { parcel, until_ns } if until_ns > now_ns => {
+            // A clock that was set back makes no pause longer.
+            Flight::Paused { parcel, until_ns }
+                if until_ns > now_ns && until_ns - now_ns <= MAX_RETRY_AFTER_MS * 1_000_000 =>
+            {
                 self.flight = Flight::Paused { parcel, until_ns };
                 return None;
             }
@@ -163,8 +188,11 @@ impl Delivery {
         if parcel.idempotency_key.is_empty() {
             parcel.idempotency_key = new_key();
         }
+        if parcel.first_sent_ns == 0 {
+            parcel.first_sent_ns = now_ns;
+        }
         parcel.attempts = parcel.attempts.saturating_add(1);
-        let body = encoding::encode(&self.config, &parcel.lines, now_ns);
+        let body = encoding::encode(&self.config, &parcel.lines, parcel.first_sent_ns);
         let batch = Batch { idempotency_key: parcel.idempotency_key.clone(), body };
         self.flight = Flight::Sent(parcel);
         Some(batch)
@@ -185,7 +213,20 @@ impl Delivery {
         }
         let lines: Vec<_> = self.queue.drain(..count).collect();
         self.queued_bytes -= lines.iter().map(Vec::len).sum::<usize>();
-        (!lines.is_empty()).then_some(Parcel { idempotency_key: String::new(), lines, attempts: 0 })
+        self.refusals = 0;
+        self.took_some = false;
+        (!lines.is_empty()).then(|| Parcel::new(lines, false))
+    }
+
+    /// The answer to the batch under way will come to nobody: it is sent again, and this was no attempt.
+    pub fn interrupted(&mut self) {
+        self.flight = match std::mem::replace(&mut self.flight, Flight::Idle) {
+            Flight::Sent(parcel) => {
+                let attempts = parcel.attempts.saturating_sub(1);
+                Flight::Paused { parcel: Parcel { attempts, ..parcel }, until_ns: 0 }
+            }
+            flight => flight,
+        };
     }
 
     /// Takes the answer to the batch under way.
@@ -197,16 +238,22 @@ impl Delivery {
             }
             Outcome::Answered(Answer { status, .. }) => format!("it answered {status}"),
             Outcome::NoAnswer => "no answer".into(),
-            Outcome::NotSent => "the host could not send (is the cluster configured?)".into(),
+            Outcome::NotSent => "the host could not send (is the cluster configured, and has it a host?)".into(),
         };
         telemetry.log_once(Event::CollectorFailed { cluster: &self.config.cluster, detail: &detail });
         let exhausted = parcel.attempts >= self.config.max_attempts;
         match outcome {
-            Outcome::Answered(answer @ Answer { status: 413, .. }) => self.too_large(parcel, answer, telemetry),
-            // The records are at fault, or one of them is. Some servers answer 500 to what they cannot read, always.
-            Outcome::Answered(answer @ Answer { status: 400 | 422, .. }) => self.refused(parcel, answer, telemetry),
-            Outcome::Answered(answer @ Answer { status: 500, .. }) if exhausted => {
-                self.refused(parcel, answer, telemetry);
+            Outcome::Answered(answer @ Answer { status: 413, .. }) => {
+                self.shrink(&parcel);
+                self.refused("dropped_too_large", parcel, answer, telemetry);
+            }
+            // The records are at fault, or one of them is.
+            Outcome::Answered(answer @ Answer { status: 400 | 422, .. }) => {
+                self.refused("dropped_rejected", parcel, answer, telemetry);
+            }
+            // Some servers answer 500 to what they cannot read, always.
+            Outcome::Answered(answer @ Answer { status: 500, .. }) if exhausted || parcel.is_piece => {
+                self.refused("dropped_rejected", parcel, answer, telemetry);
             }
             Outcome::Answered(answer @ Answer { status: 401..=407 | 409..=428 | 430..=499, .. }) => {
                 self.drop_all("dropped_rejected", &parcel, answer, telemetry);
@@ -233,45 +280,48 @@ impl Delivery {
             let detail = format!("it took the batch without {rejected} of its records");
             telemetry.log_once(Event::CollectorFailed { cluster: &self.config.cluster, detail: &detail });
         }
-        self.refusals = 0;
+        self.took_some = true;
         self.refuses_all = false;
-    }
-
-    /// The collector takes less at a time.
-    fn too_large(&mut self, parcel: Parcel, answer: Answer<'_>, telemetry: &mut (impl Telemetry + ?Sized)) {
-        if parcel.lines.len() < 2 {
-            return self.drop_all("dropped_too_large", &parcel, answer, telemetry);
+        self.taken = self.taken.saturating_add(1);
+        if self.taken >= GROW_AFTER {
+            self.taken = 0;
+            self.max_batch_bytes = self.max_batch_bytes.saturating_mul(2).min(self.config.max_batch_bytes);
         }
-        let bytes: usize = parcel.lines.iter().map(Vec::len).sum();
-        self.max_batch_bytes = self.max_batch_bytes.min(bytes / 2).max(1);
-        self.halve(parcel);
     }
 
-    /// The collector does not take a parcel as it is, and never will.
-    fn refused(&mut self, parcel: Parcel, answer: Answer<'_>, telemetry: &mut (impl Telemetry + ?Sized)) {
+    /// The collector takes less at a time. Of a single record there is no less.
+    fn shrink(&mut self, parcel: &Parcel) {
+        if parcel.lines.len() > 1 {
+            let bytes: usize = parcel.lines.iter().map(Vec::len).sum();
+            self.max_batch_bytes = self.max_batch_bytes.min(bytes / 2).max(1);
+            self.taken = 0;
+        }
+    }
+
+    /// The collector does not take a parcel as it is, and never will: it is taken apart, until what it refuses stands alone.
+    /// Where it takes nothing at all, the whole batch is given up.
+    fn refused(
+        &mut self,
+        result: &'static str,
+        mut parcel: Parcel,
+        answer: Answer<'_>,
+        telemetry: &mut (impl Telemetry + ?Sized),
+    ) {
         self.refusals = self.refusals.saturating_add(1);
-        if self.refusals > MAX_REFUSALS || self.refuses_all {
+        let most = if self.refuses_all { MAX_REFUSALS_AGAIN } else { MAX_REFUSALS };
+        if !self.took_some && self.refusals >= most {
             self.refuses_all = true;
-            self.refusals = 0;
+            // It is not for their size either.
+            self.max_batch_bytes = self.config.max_batch_bytes;
             for piece in std::mem::take(&mut self.pieces) {
-                count(telemetry, "dropped_rejected", piece.lines.len());
+                parcel.lines.extend(piece.lines);
             }
-            self.drop_all("dropped_rejected", &parcel, answer, telemetry);
-        } else if parcel.lines.len() < 2 {
-            self.drop_all("dropped_rejected", &parcel, answer, telemetry);
-        } else {
-            self.halve(parcel);
+        } else if parcel.lines.len() > 1 {
+            let rest = parcel.lines.split_off(parcel.lines.len() / 2);
+            self.pieces.extend([parcel.lines, rest].map(|lines| Parcel::new(lines, true)));
+            return;
         }
-    }
-
-    /// Two parcels in the place of one. Nothing of it has arrived, so they are new to the collector; an attempt at each
-    /// is what is left to try.
-    fn halve(&mut self, mut parcel: Parcel) {
-        let rest = parcel.lines.split_off(parcel.lines.len() / 2);
-        let attempts = self.config.max_attempts.saturating_sub(1).min(parcel.attempts);
-        for lines in [rest, parcel.lines] {
-            self.pieces.push_front(Parcel { idempotency_key: String::new(), lines, attempts });
-        }
+        self.drop_all(result, &parcel, answer, telemetry);
     }
 
     fn drop_all(

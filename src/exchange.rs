@@ -280,6 +280,7 @@ impl Exchange {
                 call.reply_chunk(chunk, context.host);
                 reply.reader.feed(chunk, &mut call.reply);
                 verdict.body = reply.strip.as_mut().and_then(|strip| strip.feed(chunk, end_of_stream));
+                reply.pass(verdict.body.as_deref().unwrap_or(chunk));
                 if end_of_stream {
                     self.response_ended(call, *reply, Some(chunk), context, &mut verdict)
                 } else {

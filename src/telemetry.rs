@@ -89,7 +89,7 @@ pub enum Metric<'a> {
     },
     /// Calls that were refused since the VM held back too much already.
     BusyRefusals,
-    /// Requests whose headers went on before their body had come, since they were held in vain.
+    /// Requests and answers whose headers went on before their body had come, since they were held in vain.
     ReleasedHolds,
     /// Thresholds that budgets reached.
     BudgetAlerts {
@@ -281,7 +281,7 @@ pub enum Event<'a> {
         /// Its bound.
         max_withheld_bytes: u64,
     },
-    /// A request was held and its body did not come.
+    /// Headers were held and their body did not come.
     HoldReleased,
     /// A record could not be put into JSON.
     RecordUnwritable {
@@ -363,7 +363,7 @@ impl fmt::Display for Event<'_> {
                 )
             }
             Event::HoldReleased => f.write_str(
-                "a request was held for two seconds and nothing of its body came; it goes on as if metering.hold_request_headers were false: is allow_on_headers_stop_iteration: true missing in the filter's plugin configuration?",
+                "headers were held for metering.hold_request_headers or metering.cost_headers, and nothing of the body came within two seconds; it goes on as if that were false: is allow_on_headers_stop_iteration: true missing in the filter's plugin configuration?",
             ),
             Event::RecordUnwritable { detail } => write!(f, "a usage record could not be written: {detail}"),
         }

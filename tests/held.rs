@@ -143,7 +143,7 @@ fn a_refused_request_shows_the_provider_nothing() {
 fn a_host_that_cannot_hold_is_told_to_go_on_and_the_call_is_still_governed() {
     for (action, sent) in [("downgrade", CHEAPER), ("block", "")] {
         let (envoy, vm) = start(&config(action), false);
-        for round in 1..=2 {
+        for round in 1..=3 {
             let call = begin(&vm, &CHAT);
             assert_eq!(call.request_body(BODY, true), Ok(Action::Withheld), "the host shows nothing of it");
             for _ in 0..2 {
@@ -160,6 +160,15 @@ fn a_host_that_cannot_hold_is_told_to_go_on_and_the_call_is_still_governed() {
             assert_eq!(envoy.counter("tollgate_released_holds_total"), Some(round));
         }
         assert_eq!(log_lines(&vm, "allow_on_headers_stop_iteration"), 1);
+
+        // By now it is not even tried, for a minute.
+        let call = vm.stream();
+        assert_eq!(call.request_headers(&CHAT, false), Ok(Action::Continue));
+        call.request_body(BODY, true).unwrap();
+        assert_eq!(String::from_utf8(call.upstream_body()).unwrap(), sent, "it is governed all the same");
+        call.finish().unwrap();
+        envoy.clock.advance(Duration::from_secs(60));
+        begin(&vm, &CHAT).finish().unwrap();
     }
 }
 

@@ -32,24 +32,38 @@ fn value(name: &str) -> LoggedValue {
     LoggedValue { key: format!("{KEY_PREFIX}{name}").into(), source }
 }
 
+/// Whether a record has a single value of this name.
+pub(super) fn is_value(name: &str, rules: &Rules) -> bool {
+    let is_field = Field::NAMES.iter().any(|(own, _)| *own == name);
+    // The model asked for is a field, and the record's key is its own: one name for a thing is enough.
+    is_field || (!matches!(name, "model" | "record") && budgets::is_key(name, rules))
+}
+
+/// What is wrong with such a name.
+pub(super) fn no_value(name: &str) -> String {
+    let fields: Vec<_> = Field::NAMES.iter().map(|(name, _)| *name).collect();
+    format!("{name:?} is no single value; expected {}, api_key, a dimension, or tags.<name>", fields.join(", "))
+}
+
 pub(super) fn read(node: Node<'_, '_>, rules: &Rules) -> Option<AccessLogConfig> {
     let object = node.object()?;
     let default = AccessLogConfig::default();
     let one = |node: Node<'_, '_>| {
         let name = node.text()?;
-        let known = Field::NAMES.iter().any(|(own, _)| *own == name);
-        // The model asked for is a field: one name for a thing is enough.
-        if !known && (name == "model" || !budgets::is_key(&name, rules)) {
-            let fields: Vec<_> = Field::NAMES.iter().map(|(name, _)| *name).collect();
-            node.error(format!(
-                "{name:?} cannot be shown; expected {}, api_key, a dimension, or tags.<name>",
-                fields.join(", ")
-            ));
+        if !is_value(&name, rules) {
+            node.error(no_value(&name));
         }
         Some(value(&name))
     };
     let values = object.get("values").and_then(|list| list.list(one));
     let progress = object.get("progress_secs").and_then(|node| node.integer(0..=86_400));
+    if let Some(values) = &values {
+        for (index, value) in values.iter().enumerate() {
+            if values.iter().take(index).any(|other| other == value) {
+                object.error_at(&format!(".values[{index}]"), "is there twice");
+            }
+        }
+    }
     object.finish();
     Some(AccessLogConfig {
         values: values.unwrap_or(default.values),

@@ -1,7 +1,8 @@
 //! The section `collector`: where records are sent, in which format and how often.
 
 use super::node::Node;
-use super::{read_size, read_u32};
+use super::{access_log, read_size, read_u32};
+use crate::attribution::Rules;
 use crate::delivery::encoding::{CloudEventsConfig, Format};
 
 /// The section `collector`.
@@ -35,9 +36,9 @@ pub struct CollectorConfig {
     pub timeout_ms: u32,
 }
 
-pub(super) fn read(node: Node<'_, '_>) -> Option<CollectorConfig> {
+pub(super) fn read(node: Node<'_, '_>, rules: &Rules) -> Option<CollectorConfig> {
     let object = node.object()?;
-    let text = |key| object.get(key).and_then(Node::text).map(String::from);
+    let text = |key| object.get(key).and_then(Node::line).map(String::from);
     let cluster = object.require("cluster").and_then(Node::text).map(String::from);
     let path = text("path").unwrap_or_else(|| "/".into());
     if let Some(node) = object.get("path")
@@ -48,7 +49,7 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<CollectorConfig> {
     let authority = text("authority");
     let format = object.get("format").and_then(|format| format.one_of(&Format::NAMES)).unwrap_or_default();
     let content_type = text("content_type").unwrap_or_else(|| format.content_type().into());
-    let cloudevents = object.get("cloudevents").and_then(read_cloudevents);
+    let cloudevents = object.get("cloudevents").and_then(|node| read_cloudevents(node, rules));
     if let Some(node) = object.get("cloudevents")
         && format != Format::CloudEvents
     {
@@ -60,11 +61,10 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<CollectorConfig> {
             let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
             if !valid {
                 value.error("is no header name");
+            } else if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                value.error("is set by the filter; see collector.content_type and collector.authority");
             }
-            if let Some(text) = value.text() {
-                if text.chars().any(char::is_control) {
-                    value.error("must not have control characters");
-                }
+            if let Some(text) = value.line() {
                 headers.push((name.to_ascii_lowercase(), text.into_owned()));
             }
         });
@@ -88,13 +88,29 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<CollectorConfig> {
     Some(config)
 }
 
-fn read_cloudevents(node: Node<'_, '_>) -> Option<CloudEventsConfig> {
+/// Headers of a batch that are not the configuration's to add.
+const OWN_HEADERS: [&str; 5] = ["content-type", "content-length", "host", "idempotency-key", "transfer-encoding"];
+
+fn read_cloudevents(node: Node<'_, '_>, rules: &Rules) -> Option<CloudEventsConfig> {
     let object = node.object()?;
     let default = CloudEventsConfig::default();
-    let text = |key| object.get(key).and_then(Node::text).map(|text| Box::from(&*text));
+    let source = |node: Node<'_, '_>| {
+        let text = node.text()?;
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            node.error("expected a URI reference, as tollgate or //gateway.example/tollgate");
+        }
+        Some(text.into())
+    };
+    let subject = |node: Node<'_, '_>| {
+        let name = node.text()?;
+        if !access_log::is_value(&name, rules) {
+            node.error(access_log::no_value(&name));
+        }
+        Some(name.into())
+    };
     let config = CloudEventsConfig {
-        source: text("source").unwrap_or(default.source),
-        subject: text("subject").unwrap_or(default.subject),
+        source: object.get("source").and_then(source).unwrap_or(default.source),
+        subject: object.get("subject").and_then(subject).unwrap_or(default.subject),
     };
     object.finish();
     Some(config)

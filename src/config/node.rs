@@ -162,6 +162,15 @@ impl<'a, 'p> Node<'a, 'p> {
         }
     }
 
+    /// The same on one line, as it has to be where it becomes part of a header.
+    pub(crate) fn line(self) -> Option<Cow<'a, str>> {
+        let text = self.text()?;
+        if text.chars().any(char::is_control) {
+            self.error("must not have control characters");
+        }
+        Some(text)
+    }
+
     /// One of a few words, as what it stands for.
     pub(crate) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
         let word = self.text()?;

@@ -144,10 +144,36 @@ fn what_the_access_log_shows_is_checked_by_name() {
     assert_eq!(Config::from_bytes(good.as_bytes()).unwrap().access_log.values.len(), 6);
     let found = errors(&config(r#"["cost", "model", 7]"#));
     assert!(
-        found[0].starts_with("access_log.values[0]: \"cost\" cannot be shown; expected id, cost_usd,"),
+        found[0].starts_with("access_log.values[0]: \"cost\" is no single value; expected id, cost_usd,"),
         "{found:?}"
     );
-    assert!(found[1].starts_with("access_log.values[1]: \"model\" cannot be shown"), "{found:?}");
+    assert!(found[1].starts_with("access_log.values[1]: \"model\" is no single value"), "{found:?}");
     assert_eq!(found.len(), 3, "{found:?}");
     assert_eq!(errors(r#"{"access_log": {"progress_secs": -1, "value": []}}"#).len(), 2);
+}
+
+#[test]
+fn what_would_break_every_batch_is_refused_at_load() {
+    let found = errors(
+        r#"{"collector": {"cluster": "c", "path": "/a\nb", "authority": "a\rb", "content_type": "a\r\nx: 1", "format": "cloudevents",
+            "headers": {"Content-Type": "x", "idempotency-key": "1", "x-team": "a\nb"},
+            "cloudevents": {"source": "a b", "subject": "tier"}},
+            "attribution": {"dimensions": {"record": {"from": [{"header": "x-record"}]}}},
+            "access_log": {"values": ["record", "id", "id"]}}"#,
+    );
+    for wanted in [
+        "collector.path: must not have control characters",
+        "collector.authority: must not have control characters",
+        "collector.content_type: must not have control characters",
+        "collector.headers.Content-Type: is set by the filter",
+        "collector.headers.idempotency-key: is set by the filter",
+        "collector.headers.x-team: must not have control characters",
+        "collector.cloudevents.source: expected a URI reference",
+        "collector.cloudevents.subject: \"tier\" is no single value",
+        "access_log.values[0]: \"record\" is no single value",
+        "access_log.values[2]: is there twice",
+    ] {
+        assert!(found.iter().any(|error| error.starts_with(wanted)), "{wanted} in {found:#?}");
+    }
+    assert_eq!(found.len(), 10, "{found:#?}");
 }

@@ -83,8 +83,12 @@ pub fn encode(config: &CollectorConfig, lines: &[Vec<u8>], now_ns: u64) -> Vec<u
             });
         }
         Format::Msgpack => {
-            let records: Vec<_> = lines.iter().filter_map(|line| raw(line)).map(Transcoded).collect();
-            body = rmp_serde::to_vec(&records).unwrap_or_default();
+            let packed = |line: &Vec<u8>| rmp_serde::to_vec(&Transcoded(raw(line)?)).ok();
+            let records: Vec<_> = lines.iter().filter_map(packed).collect();
+            let number = u32::try_from(records.len()).unwrap_or(u32::MAX);
+            // A vector takes all that is written to it.
+            let _ = rmp::encode::write_array_len(&mut body, number);
+            body.extend(records.into_iter().flatten());
         }
         Format::OtlpJson => otlp::write(&mut body, lines, now_ns),
     }
@@ -136,7 +140,8 @@ fn cloud_event(config: &CloudEventsConfig, line: &[u8]) -> Option<Vec<u8>> {
     let record: Members<'_> = serde_json::from_str(data.get()).ok()?;
     let tags: Members<'_> =
         record.get("tags").and_then(|tags| serde_json::from_str(tags.get()).ok()).unwrap_or_default();
-    let subject = record.text(&config.subject).or_else(|| tags.text(&config.subject));
+    let tag = config.subject.strip_prefix("tags.").unwrap_or(&config.subject);
+    let subject = record.text(&config.subject).or_else(|| tags.text(tag));
     let event = CloudEvent {
         specversion: "1.0",
         id: &record.text("id")?,

@@ -285,7 +285,9 @@ impl Call {
     pub(super) fn progress(&mut self, reply: &Reply, config: &Config, context: &mut Context<'_>) {
         let every_secs = config.access_log.progress_secs;
         let due_ns = self.progress_ns.saturating_add(every_secs.saturating_mul(1_000_000_000));
-        if every_secs == 0 || context.instance.ticked_ns < due_ns {
+        // What has not proved to be an LLM call has no record.
+        let is_guess = self.endpoint.is_guess && self.reply.usage.is_empty();
+        if is_guess || every_secs == 0 || context.instance.ticked_ns < due_ns {
             return;
         }
         self.progress_ns = context.instance.ticked_ns;

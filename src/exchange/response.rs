@@ -18,6 +18,9 @@ use crate::telemetry::{Event as LogEvent, Metric};
 /// Bytes of an answer that wait for its cost, at most: less than any host buffers by default.
 const MAX_HELD_BYTES: u64 = 256 * 1024;
 
+/// What an event of a stream ends in, the longest way of writing it.
+const EVENT_END: &[u8; 4] = b"\r\n\r\n";
+
 /// A response on its way to the client.
 pub(super) struct Reply {
     pub(super) reader: ReplyReader<ReplyField>,
@@ -27,6 +30,8 @@ pub(super) struct Reply {
     pub(super) request: Option<Box<RequestReader>>,
     /// How the client is told of the cost.
     tell: Tell,
+    /// The last bytes that went on.
+    tail: [u8; 4],
 }
 
 /// How a client is told what its call cost.
@@ -58,6 +63,23 @@ impl Reply {
             }
         }
         self.is_held()
+    }
+
+    /// Looks at what goes on, where a comment may have to follow it.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        if self.tell == Tell::Comment {
+            for &byte in bytes.get(bytes.len().saturating_sub(self.tail.len())..).unwrap_or_default() {
+                self.tail.rotate_left(1);
+                if let Some(last) = self.tail.last_mut() {
+                    *last = byte;
+                }
+            }
+        }
+    }
+
+    /// Whether what went on is whole events. A comment behind half of one would complete it.
+    fn ends_an_event(&self) -> bool {
+        [&b"\n\n"[..], b"\r\r", b"\n\r\n"].iter().any(|end| self.tail.ends_with(end))
     }
 
     /// It waits no longer: the host cannot show its body meanwhile.
@@ -120,6 +142,7 @@ impl Exchange {
             strip: (strip && !call.kept_usage_event).then(UsageEventFilter::new),
             request,
             tell,
+            tail: *EVENT_END,
         };
         State::ReadingReply(call, Box::new(reply))
     }
@@ -159,7 +182,7 @@ impl Exchange {
         context: &mut Context<'_>,
         verdict: &mut Verdict,
     ) -> State {
-        let tell = reply.tell;
+        let tell = if reply.ends_an_event() || reply.tell != Tell::Comment { reply.tell } else { Tell::Nothing };
         call.reply_ended(reply);
         if tell == Tell::Nothing || (call.api() == Api::OpenaiResponses && call.reply.background) {
             return State::Settled(call);

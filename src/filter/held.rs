@@ -17,24 +17,61 @@ use std::rc::{Rc, Weak};
 /// How long a host may show nothing of a body before it is taken to be unable to.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// Whether the host has shown the body of something held, under one plugin configuration.
-pub(super) type Proof = Rc<Cell<bool>>;
+/// After so many that were held in vain in a row, nothing is held for [`REST_NS`].
+const MAX_IN_VAIN: u32 = 3;
+
+/// How long nothing is held then. A slow caller or provider may have been the cause, so holding is tried again.
+const REST_NS: u64 = 60_000_000_000;
+
+/// What is known of the host's holding under one plugin configuration.
+#[derive(Default)]
+pub(super) struct Holding {
+    works: Cell<bool>,
+    in_vain: Cell<u32>,
+    rests_until_ns: Cell<u64>,
+}
+
+impl Holding {
+    /// The host has shown the body of something held.
+    pub(super) fn prove(&self) {
+        self.works.set(true);
+    }
+
+    fn failed(&self, now_ns: u64) {
+        self.in_vain.set(self.in_vain.get().saturating_add(1));
+        if self.in_vain.get() >= MAX_IN_VAIN {
+            self.in_vain.set(0);
+            self.rests_until_ns.set(now_ns.saturating_add(REST_NS));
+        }
+    }
+
+    fn rests(&self, now_ns: u64) -> bool {
+        let until_ns = self.rests_until_ns.get();
+        // A clock that was set back makes no rest longer.
+        now_ns < until_ns && until_ns - now_ns <= REST_NS
+    }
+}
 
 /// What may be held in vain.
 pub(super) struct Watched {
     context: u32,
     since_ns: u64,
-    proof: Proof,
+    holding: Rc<Holding>,
     exchange: Weak<RefCell<Exchange>>,
 }
 
-/// Watches a request or a response that is held from now on.
-pub(super) fn watch(context: u32, proof: &Proof, exchange: &SharedExchange) {
-    if !proof.get() {
-        let since_ns = ProxyHost { delivery: None }.now_ns();
-        let watched = Watched { context, since_ns, proof: Rc::clone(proof), exchange: Rc::downgrade(exchange) };
-        vm::with(|vm| vm.watched.push(watched));
+/// Watches a request or a response that is held from now on; false where it had better not be held.
+pub(super) fn watch(context: u32, holding: &Rc<Holding>, exchange: &SharedExchange) -> bool {
+    if holding.works.get() {
+        return true;
     }
+    let since_ns = ProxyHost { delivery: None }.now_ns();
+    if holding.rests(since_ns) {
+        return false;
+    }
+    let watched = Watched { context, since_ns, holding: Rc::clone(holding), exchange: Rc::downgrade(exchange) };
+    vm::with(|vm| vm.watched.push(watched));
+    true
 }
 
 /// Lets go what has been held in vain for too long; `root` is the context whose callback this is.
@@ -48,10 +85,13 @@ pub(super) fn release_overdue(root: u32) {
     watched.retain(|held| {
         let Some(exchange) = held.exchange.upgrade() else { return false };
         let waits = exchange.try_borrow().is_ok_and(|exchange| exchange.holds_request() || exchange.holds_reply());
-        if held.proof.get() || !waits {
+        if held.holding.works.get() || !waits {
             return false;
         }
-        let overdue = now_ns.saturating_sub(held.since_ns) >= PATIENCE_NS;
+        let overdue = now_ns.abs_diff(held.since_ns) >= PATIENCE_NS;
+        if overdue {
+            held.holding.failed(now_ns);
+        }
         if overdue && host.check(abi::set_effective_context(held.context)).is_some() {
             release(&mut host, &exchange);
         }

@@ -1,7 +1,7 @@
 //! One HTTP stream: each callback becomes an event, each verdict host calls.
 
 use super::abi::{self, Buffer, Map};
-use super::held::{self, Proof};
+use super::held::{self, Holding};
 use super::proxy_host::ProxyHost;
 use super::test_trap::Trap;
 use super::vm::{self, Queue};
@@ -23,7 +23,7 @@ pub(super) struct Stream {
     id: u32,
     exchange: SharedExchange,
     delivery: Option<Queue>,
-    can_hold: Proof,
+    holding: Rc<Holding>,
     /// Bytes of a held body that have been read, of the request's and of the response's: the host shows them again with
     /// each piece.
     read: [usize; 2],
@@ -68,9 +68,9 @@ pub(super) fn feed(exchange: &SharedExchange, delivery: Option<&Queue>, event: E
 }
 
 impl Stream {
-    pub(super) fn new(id: u32, config: Rc<Config>, delivery: Option<Queue>, can_hold: Proof) -> Stream {
+    pub(super) fn new(id: u32, config: Rc<Config>, delivery: Option<Queue>, holding: Rc<Holding>) -> Stream {
         let exchange = Rc::new(RefCell::new(Exchange::new(config)));
-        Stream { id, exchange, delivery, can_hold, read: [0; 2], is_cut: false, trap: Trap::default() }
+        Stream { id, exchange, delivery, holding, read: [0; 2], is_cut: false, trap: Trap::default() }
     }
 
     fn on(&mut self, event: Event<'_>) -> Verdict {
@@ -113,7 +113,7 @@ impl Stream {
 
     /// The same of what is held, whose body is shown whole each time.
     fn on_held_body(&mut self, side: Side, size: usize, end_of_stream: bool) -> Action {
-        self.can_hold.set(true);
+        self.holding.prove();
         let from = *self.read_of(side);
         let (action, read) = self.on_new_bytes(side, from, size, end_of_stream);
         *self.read_of(side) = from.saturating_add(read);
@@ -228,12 +228,12 @@ impl HttpContext for Stream {
         let route = wanted.then(|| text_property(&["xds", "route_name"])).flatten();
         let cluster = wanted.then(|| text_property(&["xds", "cluster_name"])).flatten();
         let properties = self.properties();
-        let action = self.on_headers(Map::Request, |stream, headers| {
+        let mut action = self.on_headers(Map::Request, |stream, headers| {
             let route = Route { route: route.as_deref(), cluster: cluster.as_deref(), properties: &properties };
             stream.on(Event::RequestHeaders { headers, route, end_of_stream })
         });
-        if self.is(Exchange::holds_request) {
-            held::watch(self.id, &self.can_hold, &self.exchange);
+        if self.is(Exchange::holds_request) && !held::watch(self.id, &self.holding, &self.exchange) {
+            action = self.on_headers(Map::Request, |stream, headers| stream.on(Event::HeldInVain { headers }));
         }
         self.trap.spring("request_headers");
         action
@@ -252,7 +252,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         if self.is(Exchange::holds_request) {
-            self.can_hold.set(true);
+            self.holding.prove();
         }
         let verdict = self.on(Event::RequestTrailers);
         let read = *self.read_of(Side::Request);
@@ -267,8 +267,9 @@ impl HttpContext for Stream {
                 stream.on(Event::ResponseHeaders { headers, end_of_stream })
             });
         }
-        if self.is(Exchange::holds_reply) {
-            held::watch(self.id, &self.can_hold, &self.exchange);
+        if self.is(Exchange::holds_reply) && !held::watch(self.id, &self.holding, &self.exchange) {
+            self.on(Event::ReplyHeldInVain);
+            action = Action::Continue;
         }
         self.trap.spring("response_headers");
         action
@@ -287,7 +288,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         if self.is(Exchange::holds_reply) {
-            self.can_hold.set(true);
+            self.holding.prove();
         }
         let verdict = self.on(Event::ResponseTrailers);
         let read = *self.read_of(Side::Response);

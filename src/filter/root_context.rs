@@ -1,7 +1,7 @@
 //! The root context: reads the configuration, makes streams, sends batches.
 
 use super::abi::{self, Buffer, Map};
-use super::held::{self, Proof};
+use super::held::{self, Holding};
 use super::http_context::Stream;
 use super::proxy_host::ProxyHost;
 use super::vm::{self, Queue};
@@ -29,8 +29,8 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 pub(super) struct Root {
     id: u32,
     config: Rc<Config>,
-    /// Whether the host can hold requests.
-    can_hold: Proof,
+    /// Whether the host can hold headers, as far as is known.
+    holding: Rc<Holding>,
     /// Where the streams of this configuration put their records.
     queue: Option<Queue>,
     /// The queues this root sends: its own, and those of roots that are gone.
@@ -93,7 +93,7 @@ impl Root {
         let now_ns = self.host().now_ns();
         let flush_ms = self.config.collector.as_ref().map_or(IDLE_TICK_MS, |collector| collector.flush_ms);
         // A tick that comes a little early is the one that was meant.
-        let due = now_ns.saturating_sub(self.flushed_ns) >= u64::from(flush_ms) * 900_000;
+        let due = now_ns.abs_diff(self.flushed_ns) >= u64::from(flush_ms) * 900_000;
         if due {
             self.flushed_ns = now_ns;
         }
@@ -157,8 +157,9 @@ impl Context for Root {
     /// This configuration has drained. Its queue goes to the roots that stay: streams that end last still fill it.
     fn on_done(&mut self) -> bool {
         for sender in std::mem::take(&mut self.senders) {
-            // The answer to a batch under way would come to nobody: it is sent again, under the same key.
-            self.settle(&sender.queue, Outcome::NoAnswer);
+            if let Ok(mut queue) = sender.queue.try_borrow_mut() {
+                queue.interrupted();
+            }
             vm::leave(sender.queue);
         }
         true
@@ -189,7 +190,7 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(id, Rc::clone(&self.config), self.queue.clone(), Rc::clone(&self.can_hold))))
+        Some(Box::new(Stream::new(id, Rc::clone(&self.config), self.queue.clone(), Rc::clone(&self.holding))))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -113,7 +113,7 @@ def test_a_collector_cluster_that_does_not_exist_costs_no_call_and_is_said_once(
     assert sorted(r["id"] for r in stack.wait_access_log(5)) == sorted(ids)
     stack.wait(lambda: stack.metric("tollgate_records_total", result="retried") >= 2, 10, "nothing was tried")
     lines = said(stack, "nowhere")
-    assert len(lines) == 1 and "is the cluster configured?" in lines[0], lines
+    assert len(lines) == 1 and "is the cluster configured," in lines[0], lines
     assert call(stack) and not stack.sink.batches
 
 

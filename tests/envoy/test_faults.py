@@ -88,7 +88,7 @@ FAULTS = [
     Fault("302 for anything", judge(lambda _body: 302), delivered=0, dropped={"dropped_attempts": CALLS},
           settings={"max_attempts": 2}, retried=True),
     Fault("no such cluster", settings={"cluster": "nowhere", "max_attempts": 2}, delivered=0,
-          dropped={"dropped_attempts": CALLS}, retried=True, said="is the cluster configured?"),
+          dropped={"dropped_attempts": CALLS}, retried=True, said="is the cluster configured,"),
 ]
 
 

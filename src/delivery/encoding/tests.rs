@@ -55,7 +55,7 @@ fn cloud_events_wrap_each_record_and_can_be_told_apart_by_id_and_source() {
 
 #[test]
 fn the_subject_of_a_cloud_event_is_any_field_or_tag() {
-    for (field, subject) in [("session", "s-1"), ("tier", "gold"), ("team", "unattributed"), ("seq", "unattributed")] {
+    for (field, subject) in [("session", "s-1"), ("tags.tier", "gold"), ("tier", "gold"), ("team", "unattributed")] {
         let cloudevents = CloudEventsConfig { source: "//gw".into(), subject: field.into() };
         let config = CollectorConfig { format: Format::CloudEvents, cloudevents, ..CollectorConfig::default() };
         let events: Value = serde_json::from_slice(&encode(&config, &[USAGE.into()], 0)).unwrap();

@@ -97,3 +97,16 @@ fn a_long_stream_shows_what_it_has_used_so_far() {
     assert_eq!(bench.log("via_upstream"), with_progress);
     assert_eq!((with_progress.output_tokens, with_progress.cost_picousd), (Some(40), Some(500_000_000)));
 }
+
+#[test]
+fn what_is_no_llm_call_leaves_no_record_however_long_it_lasts() {
+    let mut bench = Bench::with(CLAUDE);
+    let head = headers(&[(":method", "POST"), (":path", "/api/orders"), ("content-type", "application/json")], &[]);
+    bench.on(Event::RequestHeaders { headers: &head, route: Route::default(), end_of_stream: false });
+    bench.on(Event::RequestBody { chunk: b"{}", end_of_stream: true });
+    bench.reply_headers("200", "text/event-stream", false);
+    bench.instance.ticked_ns = bench.host.now_ns + 60_000_000_000;
+    bench.on(Event::ResponseBody { chunk: b"data: {\"order\":1}\n\n", end_of_stream: false });
+    bench.on(Event::Log(Ending { code_details: Some("via_upstream"), ..Ending::default() }));
+    assert!(bench.host.provisional.is_empty() && bench.host.records.is_empty() && exposed(&bench).is_empty());
+}

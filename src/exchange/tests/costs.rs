@@ -145,6 +145,31 @@ fn a_stream_tells_its_cost_behind_its_last_event() {
 }
 
 #[test]
+fn a_comment_never_completes_half_an_event() {
+    for (body, whole) in [
+        ("data: {}\n\n", true),
+        ("data: {}\r\n\r\n", true),
+        ("data: {}\r\r", true),
+        ("data: {}\n\n: kept alive\n\n", true),
+        ("", true),
+        ("data: {}\n", false),
+        ("data: {}\r\n", false),
+        ("data: {}", false),
+        ("data: {}\n\ndata: {\"choices\":[{\"delta\":{\"conte", false),
+    ] {
+        for pieces in [vec![body], body.split_inclusive('\n').collect(), body.split_inclusive(['\r', '{']).collect()] {
+            let mut bench = telling(r#""streamed_cost": "comment""#);
+            bench.request(&[], r#"{"model":"gpt-4o","stream":true}"#);
+            bench.answer(&SSE);
+            for piece in pieces {
+                bench.piece(piece, false);
+            }
+            assert_eq!(bench.piece("", true).body.is_some(), whole, "{body:?}");
+        }
+    }
+}
+
+#[test]
 fn a_stream_tells_its_cost_in_trailers() {
     for ends_in_trailers in [false, true] {
         let mut bench = telling(r#""streamed_cost": "trailers""#);
