@@ -11,7 +11,7 @@ mod rules;
 mod spellings;
 mod values;
 
-pub use dimension::{Dimension, Name, header_name};
+pub use dimension::{Dimension, Name};
 pub use keys::KeyHash;
 pub use rules::{
     DimensionDraft, Draft, KeyDraft, MAX_BODY_DEPTH, MAX_BODY_PATHS, MAX_OWN_DIMENSIONS, MAX_PROPERTIES, MAX_SOURCES,
@@ -22,7 +22,8 @@ pub use values::Pseudonym;
 
 use crate::api::facts::Configured;
 use crate::http::Headers;
-use rules::{BY_DEFAULT, BY_KEY, LOCKED, Target};
+use rules::{BY_DEFAULT, BY_KEY, HeaderSource, LOCKED, Target};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -178,6 +179,10 @@ pub struct Attribution {
     pub dropped: Vec<Dropped>,
     /// How many were dropped in all, by reason.
     pub drop_counts: BTreeMap<DropReason, u64>,
+    /// The headers that are taken off the request before it goes on, each once.
+    pub taken_off: Vec<Cow<'static, str>>,
+    /// One bit for each slot that has a value; slots beyond 64 share theirs.
+    held: u64,
     key: Option<KeyHash>,
     distrusted: bool,
 }
@@ -203,7 +208,9 @@ impl Attribution {
             attribution.put(rules, Target { slot: *slot, rank }, Origin::Key, value.clone());
         }
         for (name, value) in headers.iter() {
-            attribution.read_header(rules, name, value);
+            let source = rules.of_header(name);
+            attribution.read_header(rules, name, source, value);
+            attribution.take_off(rules, name, source);
         }
         for &(property, target) in &rules.from_properties {
             let path = rules.properties.get(property).map_or("", |path| path);
@@ -224,14 +231,36 @@ impl Attribution {
         attribution
     }
 
-    fn read_header(&mut self, rules: &Rules, name: &[u8], value: &[u8]) {
+    /// What is known of a request that is no call: which of its headers are taken off.
+    pub fn of_no_call(rules: &Rules, headers: &Headers<'_>) -> Attribution {
+        let mut attribution = Attribution::default();
+        for (name, _) in headers.iter() {
+            attribution.take_off(rules, name, rules.of_header(name));
+        }
+        attribution
+    }
+
+    /// Takes a header off the request, if it is ours. Where headers are forwarded, those still are whose word does not
+    /// count.
+    fn take_off(&mut self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>) {
+        if rules.takes_off(name, source)
+            && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, source))
+            && !self.taken_off.iter().any(|taken| rules::is_name(taken.as_bytes(), name))
+            && let Ok(name) = str::from_utf8(name)
+        {
+            if self.taken_off.is_empty() {
+                self.taken_off.reserve(Dimension::ALL.len());
+            }
+            self.taken_off.push(source.map_or_else(|| Cow::Owned(name.to_owned()), |source| source.name.clone()));
+        }
+    }
+
+    fn read_header(&mut self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>, value: &[u8]) {
         let place = Place::Header(name);
-        let mut is_source = false;
-        for target in rules.of_header(name) {
-            is_source = true;
+        for &target in source.map_or(&[][..], |source| &source.targets) {
             self.offer(rules, target, place, value);
         }
-        if !is_source && name.starts_with(HEADER_PREFIX.as_bytes()) {
+        if source.is_none() && name.starts_with(HEADER_PREFIX.as_bytes()) {
             let read = if self.distrusted { Err(DropReason::Untrusted) } else { self.read_tag(rules, name, value) };
             if let Err(reason) = read {
                 self.note_drop(place, reason);
@@ -301,15 +330,17 @@ impl Attribution {
         let Some(rule) = rules.dimensions.get(usize::from(target.slot)) else { return };
         let is_word = !rule.is_id && !rule.is_hidden;
         let value = Value { name: rule.name.clone(), origin, text, is_word, target };
-        match self.values.iter_mut().find(|held| held.target.slot == target.slot) {
-            Some(held) => *held = value,
-            None => {
-                if self.values.is_empty() {
-                    self.values.reserve(Dimension::ALL.len());
-                }
-                self.values.push(value);
-            }
+        if self.held & bit(target.slot) != 0
+            && let Some(held) = self.values.iter_mut().find(|held| held.target.slot == target.slot)
+        {
+            *held = value;
+            return;
         }
+        if self.values.is_empty() {
+            self.values.reserve(Dimension::ALL.len());
+        }
+        self.values.push(value);
+        self.held |= bit(target.slot);
     }
 
     fn note_drop(&mut self, place: Place<'_>, reason: DropReason) {
@@ -320,6 +351,9 @@ impl Attribution {
     }
 
     fn of_slot(&self, slot: rules::Slot) -> Option<&Value> {
+        if self.held & bit(slot) == 0 {
+            return None;
+        }
         self.values.iter().find(|held| held.target.slot == slot)
     }
 
@@ -330,7 +364,7 @@ impl Attribution {
 
     /// The value of `dimension`.
     pub fn get(&self, dimension: Dimension) -> Option<&str> {
-        self.values.iter().find(|value| value.name == Name::BuiltIn(dimension)).map(|value| &*value.text)
+        self.of_slot(dimension.slot()).map(|value| &*value.text)
     }
 
     /// The value of what budgets call `key`: a dimension by its name, or `tags.` and the name of a tag.
@@ -369,17 +403,16 @@ impl Attribution {
         rules.reject && !self.distrusted && self.missing_slots(rules).any(|slot| rules.may_come_with_body(slot))
     }
 
-    /// Whether the header `name` is taken off the request before it goes on. Where headers are forwarded, those still
-    /// are whose word does not count.
-    pub fn takes_off(&self, rules: &Rules, name: &[u8]) -> bool {
-        rules.takes_off(name) && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, name))
-    }
-
-    fn is_locked(&self, rules: &Rules, name: &[u8]) -> bool {
+    fn is_locked(&self, rules: &Rules, source: Option<&HeaderSource>) -> bool {
         let set = rules.keys.get(self.key).map_or(&[][..], |key| &key.set);
         let locks = |slot| set.iter().any(|(own, _, locked)| *locked && *own == slot);
-        rules.of_header(name).any(|target| locks(target.slot))
+        source.is_some_and(|source| source.targets.iter().any(|target| locks(target.slot)))
     }
+}
+
+/// The bit of a slot in [`Attribution::held`].
+const fn bit(slot: rules::Slot) -> u64 {
+    1 << (slot % 64)
 }
 
 #[cfg(test)]

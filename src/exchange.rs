@@ -27,7 +27,7 @@ pub use call::Ending;
 
 use crate::admin::{self, Step};
 use crate::api::{Api, Dialect, Endpoint, provider};
-use crate::attribution::{self, Attribution};
+use crate::attribution::Attribution;
 use crate::body::{ContentEncoding, Framing};
 use crate::budget::Budget;
 use crate::budget::ledger::{Access, Ledger};
@@ -370,19 +370,15 @@ impl Exchange {
             return administer(admin::begin(&self.config, headers, end_of_stream, context), verdict);
         }
         let signed = headers.signed();
-        let call = self.begin_call(headers, route, context);
+        let mut call = self.begin_call(headers, route, context);
         verdict.edits.reserve(16);
-        let nobody = Attribution::default();
-        let attribution = call.as_ref().map_or(&nobody, |call| &call.attribution);
-        for (name, _) in headers.iter().filter(|(name, _)| attribution.takes_off(&self.config.attribution, name)) {
-            let removed = |edit: &Edit| matches!(edit, Edit::Remove(own) if own.as_bytes() == name);
-            if !signed.contain(name)
-                && let Ok(name) = str::from_utf8(name)
-                && !verdict.edits.iter().any(removed)
-            {
-                verdict.edits.push(Edit::Remove(attribution::header_name(name)));
-            }
-        }
+        let rules = &self.config.attribution;
+        let taken_off = match &mut call {
+            Some(call) => std::mem::take(&mut call.attribution.taken_off),
+            None => Attribution::of_no_call(rules, headers).taken_off,
+        };
+        let unsigned = taken_off.into_iter().filter(|name| !signed.contain(name.as_bytes()));
+        verdict.edits.extend(unsigned.map(Edit::Remove));
         let Some(mut call) = call else { return State::Bypassed };
         if call.endpoint.is_guess {
             // Until its answer proves it an LLM call, nothing about it is changed or read.

@@ -1,6 +1,7 @@
 //! The built-in dimensions and their headers, and how dimensions are named.
 
 use super::TAG_PREFIX;
+use super::rules::Slot;
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -48,7 +49,7 @@ pub(super) const HEADERS: [(&str, Dimension); 17] = [
 ];
 
 /// A header's name, without a copy where it is one of ours.
-pub fn header_name(name: &str) -> Cow<'static, str> {
+pub(super) fn header_name(name: &str) -> Cow<'static, str> {
     let own = HEADERS.iter().find(|(own, _)| *own == name);
     own.map_or_else(|| Cow::Owned(name.to_owned()), |&(own, _)| Cow::Borrowed(own))
 }
@@ -73,6 +74,11 @@ impl Dimension {
         Dimension::BusinessUnit,
         Dimension::Environment,
     ];
+
+    /// Its slot: the built-in dimensions have the first ones.
+    pub(super) const fn slot(self) -> Slot {
+        self as Slot
+    }
 
     /// The name in records and configuration.
     pub const fn name(self) -> &'static str {

@@ -3,13 +3,14 @@
 //! Every source has a target: a dimension's slot, and a rank within it. Whatever order values come in, the lowest rank
 //! wins; what a key locks stands before all sources, what a key or the configuration merely proposes behind them.
 
-use super::dimension::{Dimension, Name};
+use super::dimension::{Dimension, Name, header_name};
 use super::keys::{Key, KeyHash, Keys};
 use super::values::{Pseudonym, Treatment};
 use super::{DropReason, HEADER_PREFIX, TAG_PREFIX};
 use crate::api::RequestField;
 use crate::body::json::Paths;
 use crate::glob::Glob;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// A dimension by its number; the built-in ones come first.
@@ -150,9 +151,31 @@ pub(super) struct Rule {
 
 /// A header that is a source.
 #[derive(Debug)]
-struct HeaderSource {
-    name: Box<str>,
-    target: Target,
+pub(super) struct HeaderSource {
+    pub(super) name: Cow<'static, str>,
+    pub(super) targets: Vec<Target>,
+}
+
+/// Headers that are sources, each list of one length of name: few names have the same one.
+#[derive(Debug, Default)]
+struct HeaderSources(Vec<Vec<HeaderSource>>);
+
+impl HeaderSources {
+    fn add(&mut self, name: &str, target: Target) {
+        if self.0.len() <= name.len() {
+            self.0.resize_with(name.len() + 1, Vec::new);
+        }
+        let Some(list) = self.0.get_mut(name.len()) else { return };
+        match list.iter_mut().find(|source| source.name == name) {
+            Some(source) => source.targets.push(target),
+            None => list.push(HeaderSource { name: header_name(name), targets: vec![target] }),
+        }
+    }
+
+    /// A length that no source has ends the search.
+    fn get(&self, name: &[u8]) -> Option<&HeaderSource> {
+        self.0.get(name.len())?.iter().find(|source| is_name(source.name.as_bytes(), name))
+    }
 }
 
 /// A place in the request's body that is a source.
@@ -169,9 +192,9 @@ pub(super) struct BodySource {
 #[derive(Debug)]
 pub struct Rules {
     pub(super) dimensions: Vec<Rule>,
-    /// Sources among our own headers, and among others, each sorted by the length of its name.
-    own_headers: Vec<HeaderSource>,
-    aliases: Vec<HeaderSource>,
+    /// Sources among our own headers, and among others.
+    own_headers: HeaderSources,
+    aliases: HeaderSources,
     /// Paths with zero bytes between their parts, as hosts want them.
     pub(super) properties: Vec<Box<str>>,
     /// The property of each source, by its number above.
@@ -211,8 +234,8 @@ impl Rules {
         };
         let mut rules = Rules {
             dimensions: Vec::new(),
-            own_headers: Vec::new(),
-            aliases: Vec::new(),
+            own_headers: HeaderSources::default(),
+            aliases: HeaderSources::default(),
             properties: Vec::new(),
             from_properties: Vec::new(),
             from_baggage: Vec::new(),
@@ -317,8 +340,7 @@ impl Rules {
                 }
                 let own = name.starts_with(HEADER_PREFIX);
                 let list = if own { &mut self.own_headers } else { &mut self.aliases };
-                let at = list.partition_point(|source| source.name.len() <= name.len());
-                list.insert(at, HeaderSource { name: name.clone(), target });
+                list.add(name, target);
             }
             Source::Property(path) => {
                 let property = self.property(path);
@@ -359,12 +381,10 @@ impl Rules {
         self.body_paths.as_ref()
     }
 
-    /// The targets of the header `name`. Lengths are compared first: most names differ in theirs.
-    pub(super) fn of_header<'r>(&'r self, name: &'r [u8]) -> impl Iterator<Item = Target> + use<'r> {
-        let list = if name.starts_with(HEADER_PREFIX.as_bytes()) { &self.own_headers } else { &self.aliases };
-        let from = list.partition_point(|source| source.name.len() < name.len());
-        let same_length = list.iter().skip(from).take_while(|source| source.name.len() == name.len());
-        same_length.filter(move |source| source.name.as_bytes() == name).map(|source| source.target)
+    /// The source that the header `name` is.
+    pub(super) fn of_header(&self, name: &[u8]) -> Option<&HeaderSource> {
+        let own = name.starts_with(HEADER_PREFIX.as_bytes());
+        if own { self.own_headers.get(name) } else { self.aliases.get(name) }
     }
 
     /// The name of the tag that one of our headers sets, where no dimension of the configuration has that name.
@@ -390,11 +410,10 @@ impl Rules {
         }
     }
 
-    /// Whether the header `name` is taken off before the provider sees it: ours and every alias, but for the headers
-    /// that have work to do beyond this filter.
-    pub(super) fn takes_off(&self, name: &[u8]) -> bool {
-        name.starts_with(HEADER_PREFIX.as_bytes())
-            || (!self.aliases.is_empty() && self.of_header(name).next().is_some() && !is_general(name))
+    /// Whether the header `name`, which may be a source, is taken off before the provider sees it: ours and every alias,
+    /// but for the headers that have work to do beyond this filter.
+    pub(super) fn takes_off(&self, name: &[u8], source: Option<&HeaderSource>) -> bool {
+        name.starts_with(HEADER_PREFIX.as_bytes()) || (source.is_some() && !is_general(name))
     }
 
     /// Whether attribution headers go on to the provider.
@@ -456,6 +475,12 @@ impl Rules {
     pub(super) fn may_come_with_body(&self, slot: Slot) -> bool {
         self.dimensions.get(usize::from(slot)).is_some_and(|rule| rule.from_body)
     }
+}
+
+/// Whether two names of headers are the same. Ours begin alike, so how they end is compared first: the module compares
+/// byte by byte.
+pub(super) fn is_name(own: &[u8], name: &[u8]) -> bool {
+    own.last_chunk::<4>() == name.last_chunk() && own == name
 }
 
 /// Headers that a provider or a proxy behind this filter needs: reading an owner from one does not make it ours.

@@ -3,6 +3,7 @@
 //! One for each VM, in bounded memory: what is seen first counts as the right spelling, and each other spelling of it
 //! is reported once, up to a number per dimension.
 
+use super::Name;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Dimensions that are watched; there are 16 built-in ones.
@@ -16,7 +17,7 @@ const MAX_REPORTED: usize = 20;
 #[derive(Debug, Default)]
 pub struct Spellings {
     /// A handful: looking them through is faster than any map.
-    dimensions: Vec<(Box<str>, Seen)>,
+    dimensions: Vec<(Name, Seen)>,
 }
 
 #[derive(Debug, Default)]
@@ -30,11 +31,11 @@ struct Seen {
 impl Spellings {
     /// Sees a value; returns the spelling that was first where this one is new and differs from it only in case and
     /// punctuation.
-    pub fn see(&mut self, dimension: &str, value: &str) -> Option<&str> {
-        let known = self.dimensions.iter().position(|(own, _)| **own == *dimension);
+    pub fn see(&mut self, dimension: &Name, value: &str) -> Option<&str> {
+        let known = self.dimensions.iter().position(|(own, _)| own == dimension);
         let at = known.unwrap_or(self.dimensions.len());
         if known.is_none() && at < MAX_DIMENSIONS {
-            self.dimensions.push((dimension.into(), Seen::default()));
+            self.dimensions.push((dimension.clone(), Seen::default()));
         }
         self.dimensions.get_mut(at)?.1.see(value)
     }
@@ -86,22 +87,23 @@ mod tests {
             ("feature", "ÉTÉ", None),
             ("feature", "été", Some("ÉTÉ")),
         ] {
-            assert_eq!(spellings.see(dimension, value), first, "{dimension}: {value}");
+            assert_eq!(spellings.see(&Name::new(dimension), value), first, "{dimension}: {value}");
         }
     }
 
     #[test]
     fn what_is_remembered_and_reported_is_bounded() {
         let mut spellings = Spellings::default();
-        let reported =
-            (0..1000).filter(|n| spellings.see("feature", &format!("a{}", "-".repeat(*n))).is_some()).count();
+        let reported = (0..1000)
+            .filter(|n| spellings.see(&Name::new("feature"), &format!("a{}", "-".repeat(*n))).is_some())
+            .count();
         assert_eq!(reported, MAX_REPORTED);
         for n in 0..1000 {
-            spellings.see("team", &format!("t{n}"));
-            spellings.see(&format!("d{n}"), "x");
+            spellings.see(&Name::new("team"), &format!("t{n}"));
+            spellings.see(&Name::new(&format!("d{n}")), "x");
         }
         assert_eq!(spellings.dimensions.len(), MAX_DIMENSIONS);
-        let team = spellings.dimensions.iter().find(|(name, _)| **name == *"team").unwrap();
+        let team = spellings.dimensions.iter().find(|(name, _)| name.as_str() == "team").unwrap();
         assert_eq!(team.1.values.len(), MAX_VALUES);
     }
 }

@@ -528,7 +528,7 @@ impl Call {
         }
         for value in self.attribution.values().iter().filter(|value| value.is_word) {
             let dimension = value.name.as_str();
-            if let Some(first) = context.instance.spellings().see(dimension, &value.text) {
+            if let Some(first) = context.instance.spellings().see(&value.name, &value.text) {
                 context.host.count(Metric::NearDuplicates { dimension }, 1);
                 context.host.log_once(LogEvent::NearDuplicate { dimension, value: &value.text, first });
             }
