@@ -5,6 +5,7 @@
 //! and settles what it did cost at its end. [`window`] computes periods from the clock.
 
 pub mod codec;
+pub mod decision;
 pub mod ledger;
 pub mod recent;
 pub mod window;

@@ -6,6 +6,7 @@
 
 use crate::api::uses::{Use, Uses};
 use crate::api::{Api, RequestFacts};
+use crate::estimate::Asked;
 
 /// What the target of a downgrade can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,11 @@ pub fn misfit(request: &RequestFacts, target: &Capabilities) -> Option<Misfit> {
     let lowered = target.max_output_tokens.filter(|&most| request.max_output_tokens.is_some_and(|limit| limit > most));
     let too_small = lowered.is_some_and(|limit| request.thinking_budget.is_some_and(|budget| budget >= limit));
     too_small.then_some(Misfit::ThinkingBudget)
+}
+
+/// Whether a call may go to the model `to` for all that its body does not say: it can be read there, and costs less.
+pub fn fits(api: Api, asked: &Asked<'_>, to: &str) -> bool {
+    reads_alike(api, asked.model.unwrap_or_default(), to) && asked.is_cheaper(to)
 }
 
 /// Whether a body that is written for the model `from` can be read by the model `to`. One format serves all models of an

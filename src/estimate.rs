@@ -4,6 +4,10 @@
 //! the model's, else by a default; everything at the dearest rate that may apply. A bound that is too high refuses calls
 //! that would have fitted while others are under way; one that is too low lets a budget be exceeded.
 
+mod asked;
+
+pub use asked::Asked;
+
 use crate::config::ReservationConfig;
 use crate::money::{self, Decimal, Rate, Usd};
 use crate::price::{Applied, Circumstances, Model};

@@ -9,6 +9,7 @@ pub mod logged;
 
 pub use line::Rendered;
 
+use crate::api::Api;
 use crate::attribution::Dimension;
 use crate::money::Usd;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -212,6 +213,18 @@ impl UsageRecord {
     pub fn set_cost(&mut self, cost: Usd) {
         self.cost_picousd = Some(cost.pico());
         self.cost_usd = Some(ExactNumber::new(&cost));
+    }
+
+    /// Whether it costs nothing although it has no cost: it is free, or nobody knows that it was an LLM call at all.
+    pub fn costs_nothing(&self) -> bool {
+        let is_unmetered = self.usage_source == UsageSource::None && *self.api == *Api::Unrecognised.format().name;
+        self.price_status == Some(PriceStatus::Free) || is_unmetered
+    }
+
+    /// Its tokens as budgets count them; `None` where nobody knows them and what was held stays.
+    pub fn counted_tokens(&self) -> Option<u64> {
+        let counted = [self.input_tokens, self.output_tokens].into_iter().flatten().reduce(u64::saturating_add);
+        counted.or(self.costs_nothing().then_some(0))
     }
 
     /// The value of a dimension.

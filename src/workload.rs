@@ -9,6 +9,11 @@ pub const WRITE: &str = "agentic-write";
 /// The value for one that only reads.
 pub const READ: &str = "agentic-read";
 
+/// Whether the value of that dimension says that a call writes.
+pub fn writes(said: &str) -> bool {
+    said.eq_ignore_ascii_case(WRITE)
+}
+
 /// Whether the name of a tool has one of `words` (in lower case) in it.
 pub fn names_a_write(tool: &str, words: &[Box<str>]) -> bool {
     let mut word = String::new();

@@ -149,6 +149,20 @@ fn a_cheaper_model_saves_what_the_same_tokens_cost_less_there() {
 }
 
 #[test]
+fn a_call_that_a_signature_kept_from_a_cheaper_model_goes_up_to_the_hard_limit() {
+    let config = team_budget("limit_usd: 0.02, hard_limit_usd: 0.03, on_exceeded: downgrade")
+        + "downgrades:\n- {from: large, to: small}\n";
+    let records = [1, 2, 3].map(|id| {
+        let mut signed = call(id, "a", id * 10, 1, "0.013");
+        signed["notes"] = json!(["downgrade_signed"]);
+        signed
+    });
+    let outcome = outcome(&config, "signed", &records, &[]);
+    assert_eq!((&outcome["total"]["downgraded"], &outcome["total"]["refused"]), (&json!(0), &json!(1)));
+    assert_eq!(outcome["budgets"][0]["passed_over"], 1);
+}
+
+#[test]
 fn a_call_that_lacks_its_scope_is_taken_as_the_budget_says() {
     let mut anonymous = call(1, "", 1, 1, "0.1");
     anonymous.as_object_mut().unwrap().remove("team");

@@ -1,13 +1,14 @@
 //! The sections `budgets`, `downgrades` and `ledger`.
 
 use super::node::{Node, Object};
+use super::{Config, OnUnknownModel};
 use crate::api::uses::{Use, Uses};
 use crate::attribution::Rules;
 use crate::budget::ledger::LedgerConfig;
 use crate::budget::recent::Recent;
 use crate::budget::window::{Calendar, LastSpan, Window};
 use crate::budget::zone::Zone;
-use crate::budget::{Action, Budget, Condition, Key, Limits, Override, WhenMissing};
+use crate::budget::{Action, Budget, Condition, Key, Limits, Override, Subject, WhenMissing};
 use crate::downgrade::Capabilities;
 use crate::glob::Glob;
 use crate::money::Usd;
@@ -21,6 +22,34 @@ pub struct DowngradeConfig {
     pub to: Box<str>,
     /// What the cheaper one can do.
     pub supports: Uses,
+}
+
+impl Config {
+    /// The cheaper model for calls to `asked`, and its place among `downgrades`: the first that is for it.
+    pub fn downgrade(&self, asked: &str) -> Option<(usize, &DowngradeConfig)> {
+        self.downgrades.iter().enumerate().find(|(_, other)| other.from.matches(asked) && *other.to != *asked)
+    }
+
+    /// Which values of a call its body may still bring; `path_names_model` says whether its path has the model.
+    pub fn late(&self, path_names_model: bool) -> impl Fn(&str) -> bool + use<'_> {
+        move |key| match key {
+            "model" => !path_names_model,
+            "workload" => true,
+            _ => self.attribution.comes_with_body(key),
+        }
+    }
+
+    /// What becomes of a call if its model has no price. Under a dollar budget that refuses, what is not known must not
+    /// be free; `late` says which of the call's values do not tell yet whether it counts there, see [`Config::late`].
+    pub fn on_unknown_model(&self, call: &dyn Subject, late: &dyn Fn(&str) -> bool) -> OnUnknownModel {
+        let limits_dollars =
+            |budget: &Budget| !budget.observe && budget.limits(call).0.usd.is_some() && budget.may_apply(call, late);
+        let by_budgets = || match self.budgets.iter().any(limits_dollars) {
+            true => OnUnknownModel::AssumeHighest,
+            false => OnUnknownModel::Allow,
+        };
+        self.prices.on_unknown_model.unwrap_or_else(by_budgets)
+    }
 }
 
 const ACTIONS: [(&str, Action); 3] =

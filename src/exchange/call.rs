@@ -208,9 +208,7 @@ impl Call {
 
     /// What becomes of it if its model has no price; under a dollar budget that refuses, what is not known must not be free.
     pub(super) fn on_unknown_model(&self, config: &Config) -> OnUnknownModel {
-        config.prices.on_unknown_model.unwrap_or_else(|| {
-            if governing::limits_dollars(self, config) { OnUnknownModel::AssumeHighest } else { OnUnknownModel::Allow }
-        })
+        config.on_unknown_model(self, &governing::late(self, config))
     }
 
     /// Who bills, as far as that is known.
@@ -470,7 +468,7 @@ impl Call {
 
     /// Whether the caller says that it writes, where it says anything.
     pub(super) fn stated_workload(&self) -> Option<bool> {
-        self.attribution.get(Dimension::Workload).map(|said| said.eq_ignore_ascii_case(workload::WRITE))
+        self.attribution.get(Dimension::Workload).map(workload::writes)
     }
 
     /// The workload that was decided.

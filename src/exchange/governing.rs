@@ -1,28 +1,25 @@
 //! What budgets say of a call: held before it leaves, settled at its end.
 //!
-//! Every budget that a call counts against holds the most the call may cost, in a fixed order of counters; the call leaves
-//! only when all of them do, else what was held is given back. Where one does not fit, the strictest action of those
-//! that do not decides: block over downgrade over allow.
-
-mod matches;
+//! What becomes of a call is decided in [`crate::budget::decision`]. Here is what only the filter has: headers that are
+//! decided before their body has come, bodies and paths that ask for another model, and the record.
 
 use super::bound;
 use super::call::Call;
 use super::{Context, Edit, Verdict};
-use crate::api::{self, Api};
+use crate::api;
+use crate::budget::decision::{Governor, Holds, Instead, Known, Match, Matches, Request, Told};
 use crate::budget::ledger::{Held, Refused};
-use crate::budget::{Action, Amount, Budget, Limits, Scope};
-use crate::config::{Config, DowngradeConfig};
+use crate::budget::{Action, Amount, Scope};
+use crate::config::Config;
 use crate::downgrade::{self, Capabilities};
 use crate::estimate::Estimate;
 use crate::host::Host;
 use crate::http::Headers;
 use crate::money::Usd;
 use crate::overview;
-use crate::record::{Decision, ExactNumber, PriceStatus, Text, UsageRecord, UsageSource};
+use crate::record::{Decision, ExactNumber, PriceStatus, Text, UsageRecord};
 use crate::reply::{self, BudgetRefusal, Refusal, Why};
 use crate::rewrite;
-use matches::{Known, Match};
 
 /// What a call holds.
 #[derive(Debug, Default)]
@@ -49,33 +46,15 @@ pub(super) struct Reservation {
     pub(super) notes: Vec<Text>,
 }
 
-/// A budget that a call does not fit into.
-struct Misfit<'m, 'c> {
-    by: &'m Match<'c>,
-    action: Action,
-    refused: Refused,
-}
-
 /// Whether some budget might refuse or change the call, for all that its headers say.
 pub(super) fn may_govern(call: &Call, config: &Config) -> bool {
     is_billed(call)
         && config.budgets.iter().any(|budget| !budget.observe && budget.may_apply(call, &late(call, config)))
 }
 
-/// Whether a dollar budget with consequences counts the call.
-pub(super) fn limits_dollars(call: &Call, config: &Config) -> bool {
-    let dollars = |budget: &Budget| !budget.observe && budget.limits(call).0.usd.is_some();
-    config.budgets.iter().any(|budget| dollars(budget) && budget.may_apply(call, &late(call, config)))
-}
-
 /// Which values a request's body may still bring.
-fn late<'c>(call: &Call, config: &'c Config) -> impl Fn(&str) -> bool + use<'c> {
-    let model = call.endpoint.model.is_none();
-    move |key| match key {
-        "model" => model,
-        "workload" => true,
-        _ => config.attribution.comes_with_body(key),
-    }
+pub(super) fn late<'c>(call: &Call, config: &'c Config) -> impl Fn(&str) -> bool + use<'c> {
+    config.late(call.endpoint.model.is_some())
 }
 
 fn is_billed(call: &Call) -> bool {
@@ -141,11 +120,11 @@ pub(super) fn downgrade_path(
     }
     let now = seconds(context.host);
     call.request.text_bytes = headers.number("content-length").unwrap_or(0);
-    let estimate = bound::bound(call, config, None, now);
+    let estimate = bound::asked(call, config, now, |asked| asked.bound(None));
     let full = full(call, config, context, now, Action::Downgrade, &amount(&estimate));
     let Some((by, _)) = full.first() else { return };
-    let target = config.downgrades.iter().find(|other| other.from.matches(&asked) && *other.to != *asked);
-    let Some(target) = target.filter(|target| fits(call, config, &target.to, now)) else { return };
+    let target = config.downgrade(&asked).filter(|(_, target)| fits(call, config, &target.to, now));
+    let Some((_, target)) = target else { return };
     let path = headers.get(":path").and_then(|path| api::path::with_model(call.api(), path, &target.to));
     if let Some(path) = path {
         verdict.edits.push(Edit::Set(":path", path));
@@ -158,8 +137,7 @@ pub(super) fn downgrade_path(
 
 /// Whether a call may go to the model `target` for all that its body does not say.
 fn fits(call: &Call, config: &Config, target: &str, now: u64) -> bool {
-    let asked = call.request_model().unwrap_or_default();
-    downgrade::reads_alike(call.api(), asked, target) && bound::is_cheaper(call, config, target, now)
+    bound::asked(call, config, now, |asked| downgrade::fits(call.api(), asked, target))
 }
 
 /// Holds what the call may cost, or says why it may not go on. `body` is the request's, where it is about to leave whole:
@@ -175,266 +153,151 @@ pub(super) fn reserve(
     }
     let now = seconds(context.host);
     let mut known = std::mem::take(&mut call.reservation.known);
-    let mut matches = Vec::with_capacity(config.budgets.len());
-    for (index, budget) in config.budgets.iter().enumerate() {
-        if let Some(own) = matches::take(&mut known, index, budget, now) {
-            matches.push(own);
-            continue;
-        }
-        match budget.scope(&*call, now) {
-            Scope::Elsewhere => {}
-            Scope::Account(account) => matches.push(Match::new(index, budget, account, call)),
-            Scope::Missing(_) if budget.observe => {
-                call.reservation.would = Some((Action::Block, budget.name.clone()));
-            }
-            Scope::Missing(key) => {
-                call.reservation.budget = Some(budget.name.clone());
-                return Err(Refusal::Budget(BudgetRefusal::missing(&budget.name, key).into()));
-            }
-        }
+    let matches = Matches::of(&config.budgets, &*call, &mut known, now);
+    if let Some((_, budget, _)) = matches.missing.iter().rfind(|(_, budget, _)| budget.observe) {
+        call.reservation.would = Some((Action::Block, budget.name.clone()));
     }
+    if let Some((budget, key)) = matches.refused() {
+        call.reservation.budget = Some(budget.name.clone());
+        return Err(Refusal::Budget(BudgetRefusal::missing(&budget.name, key.clone()).into()));
+    }
+    let matches = matches.counted;
     if matches.is_empty() {
         return Ok(());
     }
-    matches.sort_unstable_by_key(|own| own.account.id);
     let sent = call.reservation.downgraded_to.clone();
-    let estimate = bound::bound(call, config, sent.as_deref(), now);
+    let estimate = bound::asked(call, config, now, |asked| asked.bound(sent.as_deref()));
     call.reservation.estimate = Some(estimate);
-    let mut governor = Governor { config, context, now, body };
-    if let Some(target) = sent {
-        return governor.hold_downgraded(call, &matches, &estimate, &target);
+    let request = Request { writes: call.writes, amount: amount(&estimate) };
+    let leaving = Leaving { config, now, body };
+    let mut governor = Governor::new(context.ledger(config, now));
+    governor.told.would = call.reservation.would.take();
+    let outcome = match sent {
+        Some(target) => leaving.hold_sent(call, &matches, &request, &target, &mut governor),
+        None => {
+            let decision = governor.decide(&matches, &request, |told| leaving.instead(call, told));
+            if let Some(by) = decision.by {
+                call.reservation.budget = Some(by.budget.name.clone());
+            }
+            decision.outcome
+        }
+    };
+    let Told { would, notes } = governor.told;
+    call.reservation.would = would;
+    call.reservation.notes.extend(notes);
+    let (holds, target) = outcome.map_err(|(by, refused)| refusal(by, &refused, now))?;
+    call.reservation.held = holds.held;
+    call.reservation.remaining_usd = holds.remaining_usd;
+    if let Some(Target { model, estimate, body, path }) = target {
+        call.reservation.estimate = Some(estimate);
+        call.reservation.downgraded_to = Some(model.into());
+        call.reservation.rewritten = body;
+        call.reservation.path = path;
     }
-    let plain = |own: &Match<'_>| Some(own.limits);
-    match governor.hold_all(call, &matches, &estimate, &plain) {
-        Ok(()) => Ok(()),
-        Err(first) => governor.resolve(call, &matches, &estimate, first),
-    }
+    Ok(())
 }
 
 /// A model that a call goes to instead of its own.
-struct Target<'g> {
-    model: &'g str,
+struct Target<'l> {
+    model: &'l str,
+    /// The most the call may cost there.
+    estimate: Estimate,
     /// The body that asks for it, where that is another than came.
     body: Option<Vec<u8>>,
     /// The path, where that names the model.
     path: Option<String>,
 }
 
-/// The pieces that deciding takes.
-struct Governor<'g, 'h> {
-    config: &'g Config,
-    context: &'g mut Context<'h>,
+/// A request that is about to leave.
+struct Leaving<'l> {
+    config: &'l Config,
     now: u64,
-    body: Option<&'g [u8]>,
+    body: Option<&'l [u8]>,
 }
 
-impl<'g> Governor<'g, '_> {
-    /// Holds `estimate` in every counter, or in none. `limits` says against what; `None`: in any case.
-    fn hold_all<'m, 'c>(
-        &mut self,
+/// What a call holds and where it goes, or the budget that refuses it.
+type Outcome<'l, 'm, 'c> = Result<(Holds, Option<Target<'l>>), (&'m Match<'c>, Refused)>;
+
+impl<'l> Leaving<'l> {
+    /// Holds for a call whose path already names the cheaper `target`.
+    fn hold_sent<'m, 'c>(
+        &self,
         call: &mut Call,
         matches: &'m [Match<'c>],
-        estimate: &Estimate,
-        limits: &dyn Fn(&Match<'_>) -> Option<Limits>,
-    ) -> Result<(), (&'m Match<'c>, Refused)> {
-        let amount = amount(estimate);
-        let mut held = Vec::with_capacity(matches.len());
-        let mut remaining: Option<Usd> = None;
-        for own in matches {
-            let against = limits(own);
-            let mut result = self.hold(own, amount, against.as_ref());
-            if own.budget.observe
-                && let Err(refused) = &result
-            {
-                if matches!(refused, Refused::Exceeded(_) | Refused::Busy(_)) {
-                    let action = own.budget.action(call.writes);
-                    let worse = call.reservation.would.as_ref().is_none_or(|(other, _)| action > *other);
-                    if worse {
-                        call.reservation.would = Some((action, own.budget.name.clone()));
-                    }
-                    result = self.hold(own, amount, None);
-                }
-                if result.is_err() {
-                    continue;
-                }
-            }
-            match result {
-                Ok(hold) => {
-                    let standing = &hold.standing;
-                    let limit = own.limits.with(&standing.granted).usd;
-                    let left = limit.map(|limit| limit.saturating_sub(standing.spent.plus(&standing.held).usd));
-                    remaining = left.filter(|_| !own.budget.observe).into_iter().chain(remaining).min();
-                    held.push((own.index, hold));
-                }
-                Err(Refused::Full) if self.config.ledger.admit_when_full => {
-                    call.reservation.notes.push("ledger_full".into());
-                }
-                Err(Refused::Unavailable) if self.config.ledger.admit_on_contention => {
-                    call.reservation.notes.push("ledger_unavailable".into());
-                }
-                Err(refused) => {
-                    for (_, hold) in held {
-                        let (ledger, mut access) = self.context.ledger(self.config, self.now);
-                        ledger.release(&mut access, hold);
-                    }
-                    return Err((own, refused));
-                }
-            }
-        }
-        call.reservation.held = held;
-        call.reservation.remaining_usd = remaining;
-        Ok(())
-    }
-
-    fn hold(&mut self, own: &Match<'_>, amount: Amount, limits: Option<&Limits>) -> Result<Held, Refused> {
-        let (ledger, mut access) = self.context.ledger(self.config, self.now);
-        ledger.reserve_seen(&mut access, &own.account, amount, limits, own.seen.take())
-    }
-
-    /// Holds for a call whose path already names the cheaper `target`.
-    fn hold_downgraded(
-        &mut self,
-        call: &mut Call,
-        matches: &[Match<'_>],
-        estimate: &Estimate,
+        request: &Request,
         target: &str,
-    ) -> Result<(), Refusal> {
-        let writes = call.writes;
-        let raised = |own: &Match<'_>| match own.budget.action(writes) {
+        governor: &mut Governor<'_>,
+    ) -> Outcome<'l, 'm, 'c> {
+        let raised = |own: &Match<'_>| match own.budget.action(request.writes) {
             Action::Allow => None,
             Action::Downgrade => Some(own.raised()),
             Action::Block => Some(own.limits),
         };
-        let misfit = self.misfit(call, target);
-        if let Some(misfit) = misfit {
-            call.reservation.notes.extend([misfit.note().into(), "no_downgrade".into()]);
+        if let Some(misfit) = self.misfit(call, target) {
+            governor.told.notes.extend([misfit.note().into(), "no_downgrade".into()]);
             call.reservation.downgraded_to = None;
             let sent_by = |own: &&Match<'_>| Some(&own.budget.name) == call.reservation.budget.as_ref();
             if let Some(by) = matches.iter().find(sent_by).or(matches.first()) {
-                let (ledger, mut access) = self.context.ledger(self.config, self.now);
-                let standing = ledger.standing(&mut access, &by.account).unwrap_or_default();
-                return Err(refusal(by, &Refused::Exceeded(standing.into()), self.now));
+                let standing = governor.standing(by).unwrap_or_default();
+                return Err((by, Refused::Exceeded(standing.into())));
             }
         }
-        let now = self.now;
-        self.hold_all(call, matches, estimate, &raised).map_err(|(by, refused)| refusal(by, &refused, now))?;
-        let model = call.find_model(&self.config.prices.table, target);
-        let max_output_tokens = model.and_then(|model| model.max_output_tokens);
-        let edits = rewrite::model::Edits { model: None, max_output_tokens };
+        let holds = governor.hold_all(matches, request, &raised)?;
+        let edits = rewrite::model::Edits { model: None, max_output_tokens: self.most_output(call, target) };
         call.reservation.rewritten = self.body.and_then(|body| rewrite::model::replace(body, &edits));
-        Ok(())
+        Ok((holds, None))
     }
 
     /// What the request asks for that `target` can't do.
     fn misfit(&self, call: &Call, target: &str) -> Option<downgrade::Misfit> {
         let supports = self.config.downgrades.iter().find(|other| *other.to == *target).map(|other| other.supports);
-        let model = call.find_model(&self.config.prices.table, target);
-        let max_output_tokens = model.and_then(|model| model.max_output_tokens);
         let uses = supports.unwrap_or(Capabilities::default().uses);
+        let max_output_tokens = self.most_output(call, target);
         downgrade::misfit(&call.request.facts, &Capabilities { uses, max_output_tokens })
     }
 
-    /// Decides about a call that did not fit: `first` is the first budget that said so.
-    fn resolve(
-        &mut self,
-        call: &mut Call,
-        matches: &[Match<'_>],
-        estimate: &Estimate,
-        first: (&Match<'_>, Refused),
-    ) -> Result<(), Refusal> {
-        let now = self.now;
-        let misfits = self.misfits(call, matches, estimate, first);
-        let rank = |misfit: &&Misfit<'_, '_>| (misfit.action, !matches!(misfit.refused, Refused::Busy(_)));
-        let Some(worst) = misfits.iter().max_by_key(rank) else { return Ok(()) };
-        call.reservation.budget = Some(worst.by.budget.name.clone());
-        let lenient = |own: &Match<'_>, wanted: Action| {
-            misfits.iter().any(|misfit| misfit.by.index == own.index && misfit.action == wanted)
-        };
-        let unlimited = |own: &Match<'_>| (!lenient(own, Action::Allow)).then_some(own.limits);
-        match worst.action {
-            Action::Block => return Err(refusal(worst.by, &worst.refused, now)),
-            Action::Allow => {
-                let held = self.hold_all(call, matches, estimate, &unlimited);
-                return held.map_err(|(by, refused)| refusal(by, &refused, now));
-            }
-            Action::Downgrade => {}
-        }
-        let raised = |own: &Match<'_>| {
-            unlimited(own).map(|limits| if lenient(own, Action::Downgrade) { own.raised() } else { limits })
-        };
-        let target = self.target(call);
-        if target.is_none() && call.passes_signed {
-            // Policy prefers a dearer call, up to where downgraded ones may go, to one whose signature is broken.
-            call.reservation.notes.push("downgrade_signed".into());
-            let held = self.hold_all(call, matches, estimate, &raised);
-            return held.map_err(|(by, refused)| refusal(by, &refused, now));
-        }
-        let Some(Target { model: target, body, path }) = target else {
-            call.reservation.notes.push("no_downgrade".into());
-            return Err(refusal(worst.by, &worst.refused, now));
-        };
-        let cheaper = bound::bound(call, self.config, Some(target), self.now);
-        self.hold_all(call, matches, &cheaper, &raised).map_err(|(by, refused)| refusal(by, &refused, now))?;
-        call.reservation.estimate = Some(cheaper);
-        call.reservation.downgraded_to = Some(target.into());
-        call.reservation.rewritten = body;
-        call.reservation.path = path;
-        Ok(())
+    fn most_output(&self, call: &Call, target: &str) -> Option<u64> {
+        call.find_model(&self.config.prices.table, target)?.max_output_tokens
     }
 
-    /// Every budget with consequences that the call does not fit into.
-    fn misfits<'m, 'c>(
-        &mut self,
-        call: &Call,
-        matches: &'m [Match<'c>],
-        estimate: &Estimate,
-        (first, refused): (&Match<'_>, Refused),
-    ) -> Vec<Misfit<'m, 'c>> {
-        let mut misfits = Vec::new();
-        for by in matches.iter().filter(|own| !own.budget.observe) {
-            let refused = if by.index == first.index {
-                Err(refused.clone())
-            } else {
-                let (ledger, mut access) = self.context.ledger(self.config, self.now);
-                let standing = ledger.standing(&mut access, &by.account);
-                standing.and_then(|standing| by.limits.admit(&standing, &amount(estimate)))
-            };
-            if let Err(refused) = refused {
-                let decides = matches!(refused, Refused::Exceeded(_) | Refused::Busy(_));
-                let action = if decides { by.budget.action(call.writes) } else { Action::Block };
-                misfits.push(Misfit { by, action, refused });
+    /// Where the call may go that has to cost less.
+    fn instead(&self, call: &Call, told: &mut Told) -> Instead<Target<'l>> {
+        match self.target(call, told) {
+            Some(target) => {
+                let amount = amount(&target.estimate);
+                Instead::Cheaper(target, amount)
             }
+            None if call.passes_signed => Instead::AsItIs,
+            None => Instead::Nowhere,
         }
-        misfits
     }
 
     /// A model the call may go to instead, and what asks for it: the first that is written for it, if it can do what the
     /// request asks for and the call is not dearer there.
-    fn target(&self, call: &mut Call) -> Option<Target<'g>> {
-        let asked = call.request_model()?.to_owned();
-        let for_it = |other: &&DowngradeConfig| other.from.matches(&asked) && *other.to != *asked;
-        let target = self.config.downgrades.iter().find(for_it)?;
+    fn target(&self, call: &Call, told: &mut Told) -> Option<Target<'l>> {
+        let (_, target) = self.config.downgrade(call.request_model()?)?;
         if let Some(misfit) = self.misfit(call, &target.to) {
-            call.reservation.notes.push(misfit.note().into());
+            told.notes.push(misfit.note().into());
             return None;
         }
         if !call.can_be_downgraded || !fits(call, self.config, &target.to, self.now) {
             return None;
         }
-        let model = call.find_model(&self.config.prices.table, &target.to);
-        let max_output_tokens = model.and_then(|model| model.max_output_tokens);
-        if call.endpoint.model.is_some() {
+        let max_output_tokens = self.most_output(call, &target.to);
+        let (body, path) = if call.endpoint.model.is_some() {
             let path = api::path::with_model(call.api(), call.held_path.as_deref()?, &target.to)?;
             let edits = rewrite::model::Edits { model: None, max_output_tokens };
-            let body = self.body.and_then(|body| rewrite::model::replace(body, &edits));
-            return Some(Target { model: &target.to, body, path: Some(path) });
-        }
-        let edits = rewrite::model::Edits { model: Some(&target.to), max_output_tokens };
-        let body = match &call.request.form {
-            Some(content_type) => rewrite::model::replace_in_form(self.body?, content_type, &target.to),
-            None => rewrite::model::replace(self.body?, &edits),
+            (self.body.and_then(|body| rewrite::model::replace(body, &edits)), Some(path))
+        } else {
+            let edits = rewrite::model::Edits { model: Some(&target.to), max_output_tokens };
+            let body = match &call.request.form {
+                Some(content_type) => rewrite::model::replace_in_form(self.body?, content_type, &target.to),
+                None => rewrite::model::replace(self.body?, &edits),
+            };
+            (Some(body?), None)
         };
-        Some(Target { model: &target.to, body: Some(body?), path: None })
+        let estimate = bound::asked(call, self.config, self.now, |asked| asked.bound(Some(&target.to)));
+        Some(Target { model: &target.to, estimate, body, path })
     }
 }
 
@@ -490,10 +353,8 @@ pub(super) fn write_record(call: &Call, record: &mut UsageRecord) {
 pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config, context: &mut Context<'_>) {
     let reservation = std::mem::take(&mut call.reservation);
     let now = seconds(context.host);
-    let free = record.price_status == Some(PriceStatus::Free);
-    let unmetered = call.api() == Api::Unrecognised && record.usage_source == UsageSource::None;
     let bound = reservation.estimate.and_then(|estimate| estimate.usd);
-    if record.cost_picousd.is_none() && !free && !unmetered && !reservation.held.is_empty() {
+    if record.cost_picousd.is_none() && !record.costs_nothing() && !reservation.held.is_empty() {
         // What nobody knows is not nothing: the bound stays, in ledger and record alike.
         if let Some(bound) = bound {
             record.set_cost(bound);
@@ -502,7 +363,7 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
         }
     }
     let usd = record.cost_picousd.map_or(Usd::ZERO, Usd::from_pico);
-    let counted = [record.input_tokens, record.output_tokens].into_iter().flatten().reduce(u64::saturating_add);
+    let counted = record.counted_tokens();
     if reservation.held.is_empty() {
         if call.refusal.is_none() && (usd > Usd::ZERO || counted.is_some_and(|tokens| tokens > 0)) {
             charge(call, Amount { usd, tokens: counted.unwrap_or(0), calls: 0 }, config, now, context);
@@ -512,7 +373,7 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
     for (index, mut held) in reservation.held {
         let Some(budget) = config.budgets.get(index) else { continue };
         let (limits, _) = budget.limits(&*call);
-        let tokens = counted.unwrap_or(if free || unmetered { 0 } else { held.amount.tokens });
+        let tokens = counted.unwrap_or(held.amount.tokens);
         // A call that ends in another window than it began in counts in that one.
         budget.renew(&mut held.account, now);
         let account = held.account.clone();

@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tollgate::api::uses::Use;
-use tollgate::api::{Api, RequestFacts, provider};
+use tollgate::api::{Api, Endpoint, RequestFacts, provider};
 use tollgate::body::json::Scanner;
 use tollgate::budget::ledger::{Account, Standing};
 use tollgate::budget::{Action, Amount, Budget, Condition, Limits, Scope, Subject};
@@ -200,10 +200,13 @@ impl<'a> Call<'a> {
         let played = probe(None)?;
         let Some(record) = played.record.clone() else { return Ok(None) };
         let mut call = Call::new(exchange, config, record, played, at_ns / 1_000_000_000);
-        // Under a dollar budget that refuses, an unknown model counts as the dearest.
-        let dollars = |budget: &Budget| !budget.observe && budget.limits.usd.is_some() && budget.applies(&call.values);
-        if config.prices.on_unknown_model.is_none() && config.budgets.iter().any(dollars) {
-            call.holds = probe(Some(OnUnknownModel::AssumeHighest))?.holds;
+        // What the budgets make of an unknown model they do where they only observe, too.
+        let (method, path) = (exchange.header(":method"), exchange.header(":path"));
+        let endpoint = Endpoint::recognise(method.as_bytes(), path.as_bytes());
+        let path_names_model = endpoint.is_some_and(|endpoint| endpoint.model.is_some());
+        let unknown = config.on_unknown_model(&call.values, &config.late(path_names_model));
+        if config.prices.on_unknown_model.is_none() && unknown != OnUnknownModel::Allow {
+            call.holds = probe(Some(unknown))?.holds;
         }
         Ok(Some(call))
     }
@@ -233,7 +236,7 @@ impl<'a> Call<'a> {
     }
 
     fn writes(&self) -> bool {
-        self.record.workload.as_deref().is_some_and(|said| said.eq_ignore_ascii_case(workload::WRITE))
+        self.record.workload.as_deref().is_some_and(workload::writes)
     }
 
     fn verdict(&self, budget: &Budget, spent: &[Spent]) -> Verdict {
@@ -390,8 +393,7 @@ impl<'a> Call<'a> {
             return Ok(None);
         }
         let asked = self.record.request_model.as_deref().unwrap_or_default();
-        let mut targets = self.config.downgrades.iter().enumerate();
-        let Some((index, target)) = targets.find(|(_, other)| other.from.matches(asked) && *other.to != *asked) else {
+        let Some((index, target)) = self.config.downgrade(asked) else {
             let why_not = Some(format!("no entry of downgrades is for {asked:?}"));
             return Ok(Some(Downgrade { to: None, why_not, estimated_usd: None }));
         };

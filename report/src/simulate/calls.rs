@@ -15,13 +15,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use tollgate::api::Api;
 use tollgate::budget::{Amount, Budget, Key};
-use tollgate::config::{Config, ReservationConfig};
+use tollgate::config::{Config, OnUnknownModel, ReservationConfig};
 use tollgate::downgrade;
-use tollgate::estimate::{self, Size};
+use tollgate::estimate::{Asked, Size};
 use tollgate::money::{Decimal, Usd};
-use tollgate::price::{self, Model, Units};
+use tollgate::price::Model;
 use tollgate::record::{Decision, ExactNumber, PriceStatus, UsageRecord};
-use tollgate::usage::{Rule, UsageReport};
 use tollgate::workload;
 
 /// Calls that are sorted by their start.
@@ -52,6 +51,8 @@ pub(super) struct Call {
     pub(super) tokens: Option<u64>,
     /// The cheaper model it could have gone to, where there is one.
     pub(super) cheaper: Option<Box<Cheaper>>,
+    /// A signature kept it from going there, and let it pass.
+    pub(super) passes_signed: bool,
 }
 
 /// A call at a cheaper model.
@@ -59,8 +60,8 @@ pub(super) struct Call {
 pub(super) struct Cheaper {
     /// The most it might have cost there.
     pub(super) estimate: Amount,
-    /// What the same tokens cost there.
-    pub(super) cost: Usd,
+    /// What the same tokens cost there; unknown where nobody counted them.
+    pub(super) cost: Option<Usd>,
 }
 
 /// What was found in the files.
@@ -240,7 +241,6 @@ impl Rules<'_> {
     fn call(&self, mut record: UsageRecord, found: &mut Found) -> Result<Call, &'static str> {
         let ns = |at: Timestamp| u64::try_from(at.as_nanosecond()).ok();
         let Some(start_ns) = record.ts.parse().ok().and_then(ns) else { return Err("without a time") };
-        let free = record.price_status == Some(PriceStatus::Free);
         let noted = |wanted: &str| record.notes.iter().any(|note| **note == *wanted);
         if record.decision == Decision::Refused {
             return Err("refused when it was made");
@@ -250,15 +250,16 @@ impl Rules<'_> {
         if looks || Api::of_name(&record.api).is_some_and(|api| api.format().free) {
             return Err("never charged");
         }
+        let passes_signed = noted("downgrade_signed");
         let end_ns = start_ns.saturating_add(record.duration_ms.unwrap_or(0).saturating_mul(1_000_000));
         let values = Values::of(&mut record, &self.keys);
-        let cost = self.cost(&record, found);
+        let cost = self.cost(&record, found).or(record.costs_nothing().then_some(Usd::ZERO));
         found.unpriced += u64::from(cost.is_none());
-        let counted = [record.input_tokens, record.output_tokens].into_iter().flatten().reduce(u64::saturating_add);
-        let (estimate, cheaper) = self.estimates(&record, cost, end_ns / 1_000_000_000);
-        let writes = record.workload.as_deref().is_some_and(|said| said.eq_ignore_ascii_case(workload::WRITE));
-        let tokens = counted.or(free.then_some(0));
-        Ok(Call { start_ns, end_ns, values, writes, estimate, cost, tokens, cheaper })
+        let (estimate, cheaper) = self.estimates(&record, &values, cost, start_ns / 1_000_000_000);
+        let cheaper = cheaper.filter(|_| !passes_signed);
+        let writes = record.workload.as_deref().is_some_and(workload::writes);
+        let tokens = record.counted_tokens();
+        Ok(Call { start_ns, end_ns, values, writes, estimate, cost, tokens, cheaper, passes_signed })
     }
 
     /// What a call cost at the model that was asked for.
@@ -286,48 +287,47 @@ impl Rules<'_> {
         found.map(|(model, _)| model)
     }
 
-    /// The most a call might have cost at its own model, and what it would have come to at a cheaper one.
-    fn estimates(&self, record: &UsageRecord, cost: Option<Usd>, end: u64) -> (Amount, Option<Box<Cheaper>>) {
-        let size = Size {
-            text_bytes: record.input_tokens.unwrap_or(0),
-            max_output_tokens: record.max_output_tokens,
-            ..Size::default()
+    /// The most a call might have cost at its own model when it began, and what it would have come to at a cheaper one.
+    fn estimates(
+        &self,
+        record: &UsageRecord,
+        values: &Values,
+        cost: Option<Usd>,
+        start: u64,
+    ) -> (Amount, Option<Box<Cheaper>>) {
+        // Where the record's model stood is not in it; most requests have it in their body.
+        let late = self.config.late(false);
+        let asked = Asked {
+            table: &self.config.prices.table,
+            reservation: &self.by_tokens,
+            model: record.request_model.as_deref(),
+            biller: recorded::biller(record),
+            size: Size {
+                text_bytes: record.input_tokens.unwrap_or(0),
+                max_output_tokens: record.max_output_tokens,
+                ..Size::default()
+            },
+            circumstances: recorded::circumstances(record, start),
+            assumes_highest: &|| self.config.on_unknown_model(values, &late) == OnUnknownModel::AssumeHighest,
         };
-        let circumstances = recorded::circumstances(record, end);
-        let at = |model: Option<&Model>| estimate::estimate(&size, model, &self.by_tokens, &circumstances);
-        let asked = record.request_model.as_deref();
-        let own = asked.and_then(|name| self.find(record, name));
-        let bound = at(own);
+        let bound = asked.bound(None);
         let held = record.estimated_cost_usd.as_ref().and_then(usd);
         let held = held.filter(|_| !self.reprice && record.decision != Decision::Downgraded);
         let usd = held.or(bound.usd).or(cost).unwrap_or_default();
         let amount = Amount { usd, tokens: bound.tokens(), calls: 1 };
 
         let cheaper = || {
-            let asked = asked.filter(|_| self.downgrades)?;
-            let target =
-                self.config.downgrades.iter().find(|other| other.from.matches(asked) && *other.to != *asked)?;
-            let (own, other) = (own?, self.find(record, &target.to)?);
-            let api = Api::of_name(&record.api)?;
-            // As the filter does: worth it even if the prompt is cached where the call was going.
-            let usage = |cached| UsageReport {
-                input: Some(bound.input_tokens),
-                cached_input: Some(cached),
-                explicit_cached_input: Some(cached),
-                output: Some(bound.output_tokens),
-                ..UsageReport::default()
-            };
-            let price = |model, usage: UsageReport| {
-                let cost = price::cost(model, &usage.normalise(Rule::OpenAi), &Units::new(), &circumstances);
-                cost.map(|cost| cost.total).ok()
-            };
-            let is_cheaper = price(other, usage(0))? < price(own, usage(bound.input_tokens))?;
-            if own.provider != other.provider || !is_cheaper || !downgrade::reads_alike(api, asked, &target.to) {
+            let (_, target) = self.config.downgrade(asked.model.filter(|_| self.downgrades)?)?;
+            if !downgrade::fits(Api::of_name(&record.api)?, &asked, &target.to) {
                 return None;
             }
-            let there = at(Some(other));
+            let there = asked.bound(Some(&target.to));
             let estimate = Amount { usd: there.usd.unwrap_or_default(), tokens: there.tokens(), calls: 1 };
-            let cost = Recorded::of(record)?.cost_at(Some(other), &self.config.prices.table).ok()?;
+            // Without usage it costs there what it costs here: nothing, if anything is known of it.
+            let cost = match Recorded::of(record) {
+                Some(call) => call.cost_at(self.find(record, &target.to), &self.config.prices.table).ok().or(cost),
+                None => cost,
+            };
             Some(Box::new(Cheaper { estimate, cost }))
         };
         (amount, cheaper())

@@ -1,15 +1,14 @@
 //! Plays calls against budgets.
 //!
-//! The ledger, the windows and the limits are the filter's own, on a store in memory. What becomes of a call that does not
-//! fit is decided as the filter does it: the strictest action of the budgets it does not fit into, with everything held
-//! or nothing.
+//! The ledger, the windows, the limits and the decision about each call are the filter's own, on a store in memory.
 
 use super::calls::{Call, Cheaper, Reader};
 use super::tally::{Event, Outcome, Tallies, Total};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use tollgate::budget::ledger::{Access, Account, Held, Ledger, Refused};
-use tollgate::budget::{Action, Amount, Budget, Limits, Scope};
+use tollgate::budget::decision::{Decision, Governor, Instead, Matches, Misfit, Request};
+use tollgate::budget::ledger::{Access, Held, Ledger, Refused};
+use tollgate::budget::{Action, Amount, Limits};
 use tollgate::config::Config;
 use tollgate::memory::MemoryHost;
 use tollgate::money::Usd;
@@ -44,18 +43,6 @@ struct Hold {
     held: Held,
     limits: Limits,
 }
-
-/// A budget that a call counts against.
-struct Match<'c> {
-    index: usize,
-    budget: &'c Budget,
-    account: Account,
-    limits: Limits,
-    hard_limit_usd: Option<Usd>,
-}
-
-/// Against which limits a call is held, if any.
-type Against<'f> = &'f dyn Fn(&Match<'_>) -> Option<Limits>;
 
 impl Open {
     fn key(&self) -> (u64, u64) {
@@ -114,9 +101,8 @@ impl<'c> Replay<'c> {
             Some((held, None)) => self.begin(&call, held, call.cost),
             Some((held, Some(cheaper))) => {
                 self.total.downgraded += 1;
-                let saved = cost.saturating_sub(cheaper.cost).max(Usd::ZERO);
-                self.total.saved_usd = self.total.saved_usd.saturating_add(saved);
-                self.begin(&call, held, Some(cheaper.cost));
+                self.total.saved_usd = self.total.saved_usd.saturating_add(saved(&call, cheaper));
+                self.begin(&call, held, cheaper.cost);
             }
             None => {
                 self.total.refused += 1;
@@ -185,7 +171,7 @@ impl<'c> Replay<'c> {
                 calls: held.amount.calls,
             };
             // A call that ends in another window than it began in counts in that one.
-            held.account = budget.account(std::mem::take(&mut held.account.scope), self.now);
+            budget.renew(&mut held.account, self.now);
             let account = held.account.clone();
             let (ledger, mut access) = self.access();
             let settled = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits);
@@ -196,161 +182,73 @@ impl<'c> Replay<'c> {
 
     /// Holds what a call may cost, at its own model or at a cheaper one; `None`: it is refused.
     fn reserve<'a>(&mut self, call: &'a Call) -> Option<(Vec<Hold>, Option<&'a Cheaper>)> {
-        let cost = call.cost.unwrap_or_default();
-        let mut matches = Vec::new();
-        for (index, budget) in self.config.budgets.iter().enumerate() {
-            match budget.scope(&call.values, self.now) {
-                Scope::Elsewhere => {}
-                Scope::Account(account) => {
-                    let (limits, hard_limit_usd) = budget.limits(&call.values);
-                    matches.push(Match { index, budget, account, limits, hard_limit_usd });
-                }
-                Scope::Missing(_) => {
-                    self.tallies.refuse_without_scope(index, cost, self.now);
-                    if !budget.observe {
-                        return None;
-                    }
-                }
-            }
+        let config = self.config;
+        let matches = Matches::of(&config.budgets, &call.values, &mut Vec::new(), self.now);
+        for (index, _, _) in &matches.missing {
+            self.tallies.refuse_without_scope(*index, call.cost.unwrap_or_default(), self.now);
         }
-        matches.sort_unstable_by_key(|own| own.account.id);
+        if matches.refused().is_some() {
+            return None;
+        }
+        let matches = matches.counted;
+        let request = Request { writes: call.writes, amount: call.estimate };
         for own in &matches {
             self.tallies.add(own.index, &own.account, Event::Call);
             if own.budget.observe
-                && let Err(refused) = self.admits(own, &call.estimate)
+                && let Some(misfit) = Governor::new(self.access()).misfit(own, &request)
             {
-                self.observe(call, own, &refused);
+                self.observe(call, &misfit);
             }
         }
-        match self.hold_all(&matches, &call.estimate, &|own| Some(own.limits)) {
-            Ok(held) => Some((held, None)),
-            Err(first) => self.resolve(call, &matches, first),
-        }
-    }
-
-    /// Holds `amount` in every counter, or in none.
-    fn hold_all(
-        &mut self,
-        matches: &[Match<'_>],
-        amount: &Amount,
-        against: Against<'_>,
-    ) -> Result<Vec<Hold>, (usize, Refused)> {
-        let mut all: Vec<Hold> = Vec::with_capacity(matches.len());
-        for (at, own) in matches.iter().enumerate() {
-            let limits = if own.budget.observe { None } else { against(own) };
-            match self.hold(own, *amount, limits.as_ref()) {
-                Ok(held) => all.push(Hold { budget: own.index, held, limits: own.limits }),
-                Err(_) if own.budget.observe => {}
-                Err(Refused::Full) if self.config.ledger.admit_when_full => {}
-                Err(Refused::Unavailable) if self.config.ledger.admit_on_contention => {}
-                Err(refused) => {
-                    for hold in all {
-                        let (ledger, mut access) = self.access();
-                        ledger.release(&mut access, hold.held);
-                    }
-                    return Err((at, refused));
+        let Decision { misfits, by, outcome } =
+            Governor::new(self.access()).decide(&matches, &request, |_| match &call.cheaper {
+                Some(cheaper) => Instead::Cheaper(&**cheaper, cheaper.estimate),
+                None if call.passes_signed => Instead::AsItIs,
+                None => Instead::Nowhere,
+            });
+        match outcome {
+            Ok((holds, cheaper)) => {
+                let passed = |misfit: &&Misfit<'_, '_>| misfit.action == Action::Allow || cheaper.is_none();
+                for Misfit { by, .. } in misfits.iter().filter(passed) {
+                    self.tallies.add(by.index, &by.account, Event::PassedOver);
                 }
+                if let (Some(by), Some(cheaper)) = (by, cheaper) {
+                    self.tallies.add(by.index, &by.account, downgraded(call, cheaper));
+                }
+                let limits = |index| matches.iter().find(|own| own.index == index).map(|own| own.limits);
+                let hold = |(budget, held)| Some(Hold { budget, held, limits: limits(budget)? });
+                Some((holds.held.into_iter().filter_map(hold).collect(), cheaper))
             }
-        }
-        Ok(all)
-    }
-
-    fn hold(&mut self, own: &Match<'_>, amount: Amount, limits: Option<&Limits>) -> Result<Held, Refused> {
-        let (ledger, mut access) = self.access();
-        ledger.reserve(&mut access, &own.account, amount, limits)
-    }
-
-    fn admits(&mut self, own: &Match<'_>, amount: &Amount) -> Result<(), Refused> {
-        let (ledger, mut access) = self.access();
-        let standing = ledger.standing(&mut access, &own.account)?;
-        own.limits.admit(&standing, amount)
-    }
-
-    /// Counts what a budget that only observes would have done.
-    fn observe(&mut self, call: &Call, own: &Match<'_>, refused: &Refused) {
-        let event = match (own.budget.action(call.writes), &call.cheaper) {
-            (Action::Allow, _) => Event::PassedOver,
-            (Action::Downgrade, Some(cheaper)) => downgraded(call, cheaper),
-            (Action::Downgrade | Action::Block, _) => self.refused(call, refused),
-        };
-        self.tallies.add(own.index, &own.account, event);
-    }
-
-    /// Decides about a call that did not fit: `first` is the first budget that said so.
-    fn resolve<'a>(
-        &mut self,
-        call: &'a Call,
-        matches: &[Match<'_>],
-        first: (usize, Refused),
-    ) -> Option<(Vec<Hold>, Option<&'a Cheaper>)> {
-        let misfits = self.misfits(call, matches, first);
-        let rank = |(_, refused, action): &&(usize, Refused, Action)| (*action, !matches!(refused, Refused::Busy(_)));
-        let (worst, refused, action) = misfits.iter().max_by_key(rank)?;
-        let does = |own: &Match<'_>, wanted: Action| {
-            let own = |at: usize| matches.get(at).is_some_and(|other| other.index == own.index);
-            misfits.iter().any(|(at, _, action)| own(*at) && *action == wanted)
-        };
-        let unlimited = |own: &Match<'_>| (!does(own, Action::Allow)).then_some(own.limits);
-        let raised = |own: &Match<'_>| {
-            let hard = own.hard_limit_usd.filter(|_| does(own, Action::Downgrade));
-            unlimited(own).map(|limits| Limits { usd: hard.or(limits.usd), ..limits })
-        };
-        let cheaper = call.cheaper.as_deref();
-        let held = match (action, cheaper) {
-            (Action::Allow, _) => self.hold_all(matches, &call.estimate, &unlimited),
-            (Action::Downgrade, Some(cheaper)) => self.hold_all(matches, &cheaper.estimate, &raised),
-            (Action::Downgrade, None) | (Action::Block, _) => Err((*worst, refused.clone())),
-        };
-        match held {
-            Ok(held) => {
-                for (at, _, _) in misfits.iter().filter(|(_, _, own)| *own == Action::Allow) {
-                    self.count(matches, *at, Event::PassedOver);
-                }
-                let cheaper = cheaper.filter(|_| *action == Action::Downgrade);
-                if let Some(cheaper) = cheaper {
-                    self.count(matches, *worst, downgraded(call, cheaper));
-                }
-                Some((held, cheaper))
-            }
-            Err((at, refused)) => {
-                let event = self.refused(call, &refused);
-                self.count(matches, at, event);
+            Err((by, refused)) => {
+                self.tallies.add(by.index, &by.account, self.refused(call, &refused));
                 None
             }
         }
     }
 
-    /// Every budget with consequences that the call does not fit into, and what each does about it.
-    fn misfits(
-        &mut self,
-        call: &Call,
-        matches: &[Match<'_>],
-        (first, refused): (usize, Refused),
-    ) -> Vec<(usize, Refused, Action)> {
-        let mut misfits = Vec::new();
-        for (at, own) in matches.iter().enumerate().filter(|(_, own)| !own.budget.observe) {
-            let admitted = if at == first { Err(refused.clone()) } else { self.admits(own, &call.estimate) };
-            if let Err(refused) = admitted {
-                let decides = matches!(refused, Refused::Exceeded(_) | Refused::Busy(_));
-                let action = if decides { own.budget.action(call.writes) } else { Action::Block };
-                misfits.push((at, refused, action));
-            }
-        }
-        misfits
+    /// Counts what a budget that only observes would have done.
+    fn observe(&mut self, call: &Call, Misfit { by, action, refused }: &Misfit<'_, '_>) {
+        let event = match (action, &call.cheaper) {
+            (Action::Allow, _) => Event::PassedOver,
+            (Action::Downgrade, Some(cheaper)) => downgraded(call, cheaper),
+            (Action::Downgrade, None) if call.passes_signed => Event::PassedOver,
+            (Action::Downgrade | Action::Block, _) => self.refused(call, refused),
+        };
+        self.tallies.add(by.index, &by.account, event);
     }
 
     fn refused(&self, call: &Call, refused: &Refused) -> Event<'static> {
         let busy = matches!(refused, Refused::Busy(_));
         Event::Refused { busy, cost: call.cost.unwrap_or_default(), at: self.now }
     }
-
-    fn count(&mut self, matches: &[Match<'_>], at: usize, event: Event<'_>) {
-        if let Some(own) = matches.get(at) {
-            self.tallies.add(own.index, &own.account, event);
-        }
-    }
 }
 
 fn downgraded(call: &Call, cheaper: &Cheaper) -> Event<'static> {
-    Event::Downgraded { saved: call.cost.unwrap_or_default().saturating_sub(cheaper.cost).max(Usd::ZERO) }
+    Event::Downgraded { saved: saved(call, cheaper) }
+}
+
+/// How much less a call costs at the cheaper model, where that is known.
+fn saved(call: &Call, cheaper: &Cheaper) -> Usd {
+    let saved = call.cost.zip(cheaper.cost).map(|(here, there)| here.saturating_sub(there).max(Usd::ZERO));
+    saved.unwrap_or_default()
 }
