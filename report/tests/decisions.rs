@@ -29,8 +29,19 @@ struct Call {
     writes: bool,
     model: &'static str,
     path: &'static str,
-    /// The request's limit, and the tokens of the answer; `None`: the provider fails, and counts none.
-    output: (u64, Option<u64>),
+    /// The request's limit on tokens.
+    most: u64,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy)]
+enum Answer {
+    /// With so many tokens.
+    Tokens(u64),
+    /// Which says of no usage.
+    Silent,
+    /// The provider fails.
+    Fails,
 }
 
 /// Calls are 10 seconds apart and last one, ask for at most 1000 tokens and get as many: 0.03 USD at the large model,
@@ -42,12 +53,13 @@ const PLAIN: Call = Call {
     writes: false,
     model: "large",
     path: "/v1/chat/completions",
-    output: (1000, Some(1000)),
+    most: 1000,
+    answer: Answer::Tokens(1000),
 };
 
 impl Call {
     fn body(&self) -> Value {
-        json!({"model": self.model, "max_tokens": self.output.0, "messages": [{"role": "user", "content": "w"}]})
+        json!({"model": self.model, "max_tokens": self.most, "messages": [{"role": "user", "content": "w"}]})
     }
 }
 
@@ -118,9 +130,12 @@ impl Gateway {
     fn end(&mut self, exchange: &mut Exchange, call: &Call, refused: bool) -> UsageRecord {
         let at = if refused { call.at } else { call.at + call.seconds };
         if !refused {
-            let (status, body) = match call.output.1 {
-                Some(tokens) => ("200", json!({"usage": {"prompt_tokens": PROMPT, "completion_tokens": tokens}})),
-                None => ("500", json!({"error": {"message": "sorry"}})),
+            let (status, body) = match call.answer {
+                Answer::Tokens(tokens) => {
+                    ("200", json!({"usage": {"prompt_tokens": PROMPT, "completion_tokens": tokens}}))
+                }
+                Answer::Silent => ("200", json!({"done": true})),
+                Answer::Fails => ("500", json!({"error": {"message": "sorry"}})),
             };
             let headers = [(":status", status), ("content-type", "application/json")];
             let headers: Headers<'_> =
@@ -220,8 +235,8 @@ fn cases() -> Vec<Case> {
     let writes = Call { writes: true, ..PLAIN };
     let of = |team| Call { team, ..PLAIN };
     let model = |model| Call { model, ..PLAIN };
-    let fails = Call { output: (1000, None), ..PLAIN };
-    let no_format = Call { path: "/v1/some/thing", ..PLAIN };
+    let fails = Call { answer: Answer::Fails, ..PLAIN };
+    let no_format = Call { path: "/v1/some/thing", answer: Answer::Silent, ..PLAIN };
     let none = json!({});
     // Room for two calls at the large model, and for the start of a third.
     let team = |more: Value| {
@@ -249,7 +264,7 @@ fn cases() -> Vec<Case> {
             what: "what others hold stands in the way until they end",
             config: config(json!([team(none.clone())]), none.clone()),
             calls: [(0, 60), (1, 60), (2, 1), (100, 1)]
-                .map(|(at, seconds)| Call { at, seconds, output: (1000, Some(10)), ..PLAIN })
+                .map(|(at, seconds)| Call { at, seconds, answer: Answer::Tokens(10), ..PLAIN })
                 .into(),
             decisions: &["passes", "passes", "refused by teams", "passes"],
         },
@@ -316,7 +331,7 @@ fn cases() -> Vec<Case> {
         Case {
             what: "what is no known call holds and then costs nothing",
             config: config(json!([team(none.clone())]), json!({"metering": {"on_unmetered": "record"}})),
-            calls: apart(&[Call { output: (1000, None), ..no_format }; 12]),
+            calls: apart(&[no_format; 12]),
             decisions: &["passes"; 12],
         },
     ]
