@@ -241,6 +241,15 @@ fn list(config: &Config, context: &mut Context<'_>) -> LocalReply {
     json(200, &Listing { scopes: found.iter().map(ScopeView::new).collect(), truncated })
 }
 
+/// The answer to a change whose body the host cannot show.
+pub fn unread() -> LocalReply {
+    error(
+        501,
+        "headers_cannot_be_held",
+        "Envoy did not show the body: allow_on_headers_stop_iteration: true is needed in the filter's plugin configuration.",
+    )
+}
+
 fn json(status: u16, body: &impl Serialize) -> LocalReply {
     let body = serde_json::to_string(body).unwrap_or_default();
     let headers = vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];

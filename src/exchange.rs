@@ -190,6 +190,11 @@ impl Exchange {
         matches!(&self.state, State::ReadingReply(_, reply) if reply.is_held())
     }
 
+    /// Whether the host shows nothing of the request or of the response to anybody before it has shown their bodies here.
+    pub fn waits(&self) -> bool {
+        matches!(self.state, State::Administering(_)) || self.holds_request() || self.holds_reply()
+    }
+
     /// Whether pieces of the response's body are wanted.
     pub fn reads_response_body(&self) -> bool {
         matches!(self.state, State::ReadingReply(..))
@@ -237,6 +242,9 @@ impl Exchange {
 
             (State::Administering(change), Event::RequestBody { chunk, end_of_stream }) => {
                 administer(change.feed(chunk, end_of_stream, &self.config, context), &mut verdict)
+            }
+            (State::Administering(_), Event::HeldInVain { .. }) => {
+                administer(Step::Answer(admin::unread()), &mut verdict)
             }
             (State::Administering(change), Event::RequestTrailers) => {
                 administer(Step::Answer(change.answer(&self.config, context)), &mut verdict)

@@ -12,6 +12,7 @@
 //! | `examples` | every configuration that is shipped loads |
 //! | `fixtures` | every provider's format |
 //! | `fuzz_corpus` | what the fuzzers found, and their seeds, on stable |
+//! | `readme` | the README's table of the configuration, against what the reader reads |
 //! | `recordings` | real provider answers, where they are at hand |
 //! | `rewrite` | edits of bodies, for any input |
 //! | `architecture` | which module may know which |
@@ -46,6 +47,7 @@ mod injection;
 mod price_properties;
 mod prices;
 mod properties;
+mod readme;
 mod recordings;
 mod rewrite;
 mod support;

@@ -84,7 +84,7 @@ pub(super) fn release_overdue(root: u32) {
     let now_ns = host.now_ns();
     watched.retain(|held| {
         let Some(exchange) = held.exchange.upgrade() else { return false };
-        let waits = exchange.try_borrow().is_ok_and(|exchange| exchange.holds_request() || exchange.holds_reply());
+        let waits = exchange.try_borrow().is_ok_and(|exchange| exchange.waits());
         if held.holding.works.get() || !waits {
             return false;
         }
@@ -112,6 +112,10 @@ fn release(host: &mut ProxyHost<'_>, exchange: &SharedExchange) {
     let serialized = host.check(abi::header_pairs(Map::Request)).unwrap_or_default();
     let headers: Headers<'_> = abi::pairs(&serialized).collect();
     let verdict = feed(exchange, None, Event::HeldInVain { headers: &headers });
+    if let Some(reply) = verdict.reply {
+        host.check(abi::send_local_response(&reply));
+        return;
+    }
     apply(host, Map::Request, &verdict.edits);
     host.check(abi::continue_request());
 }

@@ -232,7 +232,7 @@ impl HttpContext for Stream {
             let route = Route { route: route.as_deref(), cluster: cluster.as_deref(), properties: &properties };
             stream.on(Event::RequestHeaders { headers, route, end_of_stream })
         });
-        if self.is(Exchange::holds_request) && !held::watch(self.id, &self.holding, &self.exchange) {
+        if self.is(Exchange::waits) && !held::watch(self.id, &self.holding, &self.exchange) {
             action = self.on_headers(Map::Request, |stream, headers| stream.on(Event::HeldInVain { headers }));
         }
         self.trap.spring("request_headers");
@@ -244,6 +244,9 @@ impl HttpContext for Stream {
         if self.is(Exchange::holds_request) {
             action = self.on_held_body(Side::Request, size, end_of_stream);
         } else if self.is(Exchange::reads_request_body) {
+            if self.is(Exchange::waits) {
+                self.holding.prove();
+            }
             action = self.on_body(Side::Request, size, end_of_stream);
         }
         self.trap.spring("request_body");

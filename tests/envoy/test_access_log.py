@@ -17,27 +17,13 @@ FIXTURE = "anthropic-messages-sse-cache.sse"
 VALUES = ["cost_usd", "cost_microusd", "department", "request_model", "input_tokens", "decision", "tags.customer", "team"]
 
 
-def own_format(bootstrap: Bootstrap, path: Path) -> None:
-    """One more access log, of single values."""
-    logs = envoy_config.connection_manager(bootstrap)["access_log"]
-    form = {name: f"%FILTER_STATE(wasm.tollgate.{name}:PLAIN)%" for name in VALUES}
-    logs.append({
-        "name": "envoy.access_loggers.file",
-        "filter": logs[0]["filter"],
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": str(path),
-            "log_format": {"json_format": form},
-        },
-    })
-
-
 def test_single_values_can_be_logged_each_by_itself(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "values.ndjson"
 
     def edit(bootstrap: Bootstrap) -> None:
         envoy_config.filter_config(bootstrap)["access_log"] = {"values": VALUES}
-        own_format(bootstrap, path)
+        form = {name: f"%FILTER_STATE(wasm.tollgate.{name}:PLAIN)%" for name in VALUES}
+        envoy_config.add_json_access_log(bootstrap, path, form, calls_only=True)
 
     stack = start(edit, concurrency=1)
     stack.client.chat(headers={"x-cost-department": "sales", "x-cost-tag-customer": "acme"})

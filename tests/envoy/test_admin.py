@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from conftest import Start
+from support import envoy_config
 from support.audit import fresh
 from support.budgets import ADMIN, CHAT, TOKEN, at_rest, budget, with_budgets
 from support.client import Reply, call_body
+from support.envoy_config import Bootstrap
 from support.stack import Stack
 
 BODY = call_body("gpt-4o", False, False, {"max_tokens": 1})
@@ -62,3 +65,15 @@ def test_without_the_token_nothing_changes_and_nothing_is_told(gate: Stack) -> N
     assert refused.status == 401
     assert b"cents" not in refused.body
     assert gate.client.send("GET", f"{ADMIN}/budgets", None, {}).status == 401
+
+
+def test_a_change_whose_body_envoy_does_not_show_is_answered_all_the_same(start: Start) -> None:
+    def edit(bootstrap: Bootstrap) -> None:
+        with_budgets(budget("cents", limit_usd="0.000001"))(bootstrap)
+        del envoy_config.plugin(bootstrap)["allow_on_headers_stop_iteration"]
+
+    stack = start(edit, concurrency=1)
+    for _ in range(4):
+        answer = change(stack, "reset", {"scope": {"team": "a"}, "reason": "over"})
+        assert (answer.status, answer.json()["error"]["code"]) == (501, "headers_cannot_be_held")
+    assert seen(stack) == []

@@ -42,7 +42,7 @@ MISTAKES = [
     "collector.path: must begin with /",
     "collector.flush_ms: expected a whole number from 10",
     'collector.headers.authorization: "change me" is a placeholder',
-    'collector.format: expected ndjson, got "xml"',
+    'collector.format: expected ndjson, json_array, msgpack, otlp_json or cloudevents, got "xml"',
 ]
 
 

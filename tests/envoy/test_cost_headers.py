@@ -3,19 +3,16 @@ behind a stream's last event, or in its trailers. However the provider sends its
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from bench import load
 from conftest import Start
 from support import envoy_config
 from support.audit import fresh, one_record
@@ -23,37 +20,11 @@ from support.client import Headers, Reply, call_body
 from support.envoy_config import Bootstrap
 from support.replay import fixtures
 from support.stack import Stack
+from support.upstream import Upstream
 from support.wire import Wire, request_head
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bench import load  # noqa: E402
 
 JSON = "openai-chat-json.json"
 COSTS = ("x-cost-usd", "x-cost-status", "x-cost-input-tokens", "x-cost-output-tokens")
-
-
-class Upstream:
-    """Answers every call with the same bytes, in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.reply: list[bytes] = []
-        self._upstream = load.Upstream()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Upstream:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._upstream.start(), self._loop).result()
-        return self
-
-    @property
-    def port(self) -> int:
-        self._upstream.call = load.Call("any", b"", self.reply, b"", 1)
-        return self._upstream.port
-
-    def __exit__(self, *_exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
 
 def telling(**metering: Any) -> Callable[[Bootstrap], None]:
@@ -118,9 +89,8 @@ def test_a_long_answer_does_not_wait(start: Start, framed: str) -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
     body = json.dumps({"model": "gpt-4o", "padding": "x" * 3_000_000, "usage": usage}).encode()
     kind = {"content-type": "application/json"}
-    with Upstream() as upstream:
-        pieces = [body[at : at + 60_000] for at in range(0, len(body), 60_000)]
-        upstream.reply = load.sized(body, kind) if framed == "sized" else load.chunked(pieces, kind)
+    pieces = [body[at : at + 60_000] for at in range(0, len(body), 60_000)]
+    with Upstream(load.sized(body, kind) if framed == "sized" else load.chunked(pieces, kind)) as upstream:
 
         def edit(bootstrap: Bootstrap) -> None:
             telling(cost_headers=True)(bootstrap)

@@ -9,17 +9,8 @@ import pytest
 from conftest import Start
 from support import envoy_config
 from support.audit import assert_nothing_lost, fresh, one_logged
-from support.envoy_config import Bootstrap
+from support.envoy_config import Bootstrap, with_collector
 from support.stack import Stack
-
-
-def collector(**settings: Any) -> Callable[[Bootstrap], None]:
-    """The shipped gateway with these collector settings."""
-    def edit(bootstrap: Bootstrap) -> None:
-        envoy_config.flush_soon(bootstrap)
-        envoy_config.filter_config(bootstrap)["collector"] |= settings
-
-    return edit
 
 
 def call(stack: Stack, number: int = 1) -> list[str]:
@@ -40,7 +31,7 @@ def keys(stack: Stack) -> list[str]:
 
 
 def test_a_batch_carries_what_is_configured(start: Start) -> None:
-    stack = start(collector(path="/in?x=1", authority="records.test", content_type="application/json-lines",
+    stack = start(with_collector(path="/in?x=1", authority="records.test", content_type="application/json-lines",
                             headers={"authorization": "Bearer t", "X-Team": "costs"}, max_batch=3))
     call(stack, 7)
     assert_nothing_lost(stack, 7)
@@ -56,7 +47,7 @@ def test_a_batch_carries_what_is_configured(start: Start) -> None:
 
 @pytest.mark.parametrize("fault", ["500", "429", "reset"])
 def test_a_failed_batch_is_sent_again_under_the_same_key_and_arrives_once(start: Start, fault: str) -> None:
-    stack = start(collector(), concurrency=1)
+    stack = start(with_collector(), concurrency=1)
     if fault == "reset":
         stack.sink.resets = 1
     else:
@@ -71,7 +62,7 @@ def test_a_failed_batch_is_sent_again_under_the_same_key_and_arrives_once(start:
 
 
 def test_a_refused_batch_is_counted_said_and_not_sent_again(start: Start) -> None:
-    stack = start(collector(), concurrency=1)
+    stack = start(with_collector(), concurrency=1)
     stack.sink.statuses.append(400)
     (refused,) = call(stack)
     stack.wait(lambda: stack.metric("tollgate_records_total", result="dropped_rejected") == 1, 10, "nothing dropped")
@@ -82,7 +73,7 @@ def test_a_refused_batch_is_counted_said_and_not_sent_again(start: Start) -> Non
 
 
 def test_a_collector_that_is_down_and_comes_back_has_every_record_once(start: Start) -> None:
-    stack = start(collector(), concurrency=1)
+    stack = start(with_collector(), concurrency=1)
     stack.sink.stop()
     ids = call(stack, 20)
     stack.wait(lambda: stack.metric("tollgate_records_total", result="retried") >= 1, 10, "nothing was tried")
@@ -95,7 +86,7 @@ def test_a_collector_that_is_down_and_comes_back_has_every_record_once(start: St
 
 
 def test_a_slow_collector_delays_no_call_and_repeats_keep_their_key(start: Start) -> None:
-    stack = start(collector(timeout_ms=200), concurrency=1)
+    stack = start(with_collector(timeout_ms=200), concurrency=1)
     stack.sink.delay_ms = 400
     (id,) = call(stack)
     stack.wait(lambda: stack.metric("tollgate_records_total", result="retried") >= 1, 10, "no timeout")
@@ -108,7 +99,7 @@ def test_a_slow_collector_delays_no_call_and_repeats_keep_their_key(start: Start
 
 
 def test_a_collector_cluster_that_does_not_exist_costs_no_call_and_is_said_once(start: Start) -> None:
-    stack = start(collector(cluster="nowhere"), concurrency=1)
+    stack = start(with_collector(cluster="nowhere"), concurrency=1)
     ids = call(stack, 5)
     assert sorted(r["id"] for r in stack.wait_access_log(5)) == sorted(ids)
     stack.wait(lambda: stack.metric("tollgate_records_total", result="retried") >= 2, 10, "nothing was tried")
@@ -118,13 +109,13 @@ def test_a_collector_cluster_that_does_not_exist_costs_no_call_and_is_said_once(
 
 
 def test_attempts_end_and_are_counted(start: Start) -> None:
-    stack = start(collector(cluster="nowhere", max_attempts=2), concurrency=1)
+    stack = start(with_collector(cluster="nowhere", max_attempts=2), concurrency=1)
     call(stack)
     stack.wait(lambda: stack.metric("tollgate_records_total", result="dropped_attempts") == 1, 10, "tried for ever")
 
 
 def test_a_full_queue_drops_its_oldest_and_the_access_log_has_them(start: Start) -> None:
-    stack = start(collector(cluster="nowhere", max_queue_bytes=65_536), concurrency=1)
+    stack = start(with_collector(cluster="nowhere", max_queue_bytes=65_536), concurrency=1)
     calls = 150
     call(stack, calls)
     assert len(stack.wait_access_log(calls)) == calls

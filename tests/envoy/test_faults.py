@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import load
 from conftest import Start
 from support import envoy_config
 from support.audit import fresh
-from support.envoy_config import Bootstrap
+from support.envoy_config import Bootstrap, with_collector
 from support.replay import FIXTURES
 from support.sink import GARBAGE, Sink
-from support.stack import Stack
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bench import load  # noqa: E402
+from support.upstream import Upstream
 
 CALLS = 12
 POISON = fresh()
-
-
-def collector(**settings: Any) -> Callable[[Bootstrap], None]:
-    def edit(bootstrap: Bootstrap) -> None:
-        envoy_config.flush_soon(bootstrap)
-        envoy_config.filter_config(bootstrap)["collector"] |= settings
-
-    return edit
 
 
 def statuses(*wanted: int) -> Callable[[Sink], None]:
@@ -97,7 +83,7 @@ def test_under_a_fault_every_record_is_delivered_or_counted_and_all_are_in_the_a
     start: Start, fault: Fault
 ) -> None:
     # Records leave 0.3 s after the first one, so that one batch has most of them.
-    stack = start(collector(**{"flush_ms": 300, **fault.settings}), concurrency=1)
+    stack = start(with_collector(**{"flush_ms": 300, **fault.settings}), concurrency=1)
     fault.arrange(stack.sink)
     for number in range(CALLS):
         session = POISON if number == 5 else fresh()
@@ -127,38 +113,25 @@ def test_under_a_fault_every_record_is_delivered_or_counted_and_all_are_in_the_a
 MANY, QUEUE_BYTES, MAX_BATCH, STALL_SECONDS, WORKERS = 20_000, 2 << 20, 500, 10.0, 2
 
 
-async def call_at_full_speed(stack: Stack, upstream: load.Upstream) -> None:
-    """All calls as fast as they go; the first answer that is not the upstream's raises."""
+def test_20000_calls_beside_a_stalled_collector_all_pass_and_every_record_is_accounted_for(start: Start) -> None:
     reply = (FIXTURES / "openai-chat-json.json").read_bytes()
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}).encode()
-    kind = {"content-type": "application/json"}
-    call = load.Call("JSON", load.request("/v1/chat/completions", body, {}), load.sized(reply, kind), reply, MANY)
-    upstream.call = call
-    client = load.Client(stack.client.port)
-    await client.connect()
-    await client.round(call, MANY)
-    client.close()
+    answer = load.sized(reply, {"content-type": "application/json"})
+    call = load.Call("JSON", load.request("/v1/chat/completions", body, {}), answer, reply, MANY)
+    with Upstream(answer) as upstream:
 
+        def edit(bootstrap: Bootstrap) -> None:
+            envoy_config.socket_address(bootstrap, "llm_upstream")["port_value"] = upstream.port
+            with_collector(max_queue_bytes=QUEUE_BYTES, max_batch=MAX_BATCH, timeout_ms=2000)(bootstrap)
 
-def test_20000_calls_beside_a_stalled_collector_all_pass_and_every_record_is_accounted_for(start: Start) -> None:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    upstream = load.Upstream()
-    asyncio.run_coroutine_threadsafe(upstream.start(), loop).result()
-
-    def edit(bootstrap: Bootstrap) -> None:
-        envoy_config.socket_address(bootstrap, "llm_upstream")["port_value"] = upstream.port
-        collector(max_queue_bytes=QUEUE_BYTES, max_batch=MAX_BATCH, timeout_ms=2000)(bootstrap)
-
-    stack = start(edit, concurrency=WORKERS)
-    stack.sink.stalled = True
-    began = time.monotonic()
-    asyncio.run_coroutine_threadsafe(call_at_full_speed(stack, upstream), loop).result(120)
-    took = time.monotonic() - began
-    while time.monotonic() < began + STALL_SECONDS:
-        time.sleep(0.1)
-    stack.sink.stalled = False
+        stack = start(edit, concurrency=WORKERS)
+        stack.sink.stalled = True
+        began = time.monotonic()
+        upstream.load(stack.client.port, call, MANY)
+        took = time.monotonic() - began
+        while time.monotonic() < began + STALL_SECONDS:
+            time.sleep(0.1)
+        stack.sink.stalled = False
 
     def counted(result: str) -> int:
         return int(stack.metric("tollgate_records_total", result=result))
@@ -176,5 +149,3 @@ def test_20000_calls_beside_a_stalled_collector_all_pass_and_every_record_is_acc
     assert counted("dropped_queue_full") > 0, f"{MANY} records in {took:.1f} s fitted: the bound was not tried"
     shortest = min(len(json.dumps(record, separators=(",", ":"))) for record in stack.sink.records)
     assert len(delivered) <= WORKERS * (QUEUE_BYTES // shortest + MAX_BATCH)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()

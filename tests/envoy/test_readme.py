@@ -11,10 +11,12 @@ import re
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import yaml
 from support import envoy_config
-from support.stack import Stack
+from support.stack import Stack, find_envoy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -112,6 +114,31 @@ def test_blocks_marked_run_do_run() -> None:
     for block in readme():
         if block.kind == "run":
             run(block.text, MARKED_RUN_SECONDS)
+
+
+def yaml_blocks() -> list[Any]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
+def test_envoy_takes_the_filter_that_is_shown(tmp_path: pathlib.Path) -> None:
+    """In the shipped bootstrap in the place of its own, and of what is shown only the module's path is another."""
+    ((shown,),) = [block for block in yaml_blocks() if isinstance(block, list)]
+    shown["typed_config"]["config"]["vm_config"]["code"]["local"]["filename"] = "dist/tollgate.wasm"
+    bootstrap = envoy_config.load()
+    filters = envoy_config.http_filters(bootstrap)
+    filters[[own["name"] for own in filters].index("tollgate")] = shown
+    envoy_config.write(tmp_path / "envoy.yaml", bootstrap)
+    run(f"{find_envoy()} --mode validate -c {tmp_path}/envoy.yaml --log-level error", CURL_SECONDS)
+    run(f"dist/tollgate check {tmp_path}/envoy.yaml", CURL_SECONDS)
+
+
+def test_sections_of_the_configuration_that_are_shown_are_valid(tmp_path: pathlib.Path) -> None:
+    sections = [block for block in yaml_blocks() if isinstance(block, dict)]
+    assert [next(iter(section)) for section in sections] == ["attribution", "budgets"]
+    for number, section in enumerate(sections):
+        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(section), encoding="utf-8")
+        run(f"dist/tollgate check {tmp_path}/{number}.yaml", CURL_SECONDS)
 
 
 def open_admin(bootstrap: envoy_config.Bootstrap) -> None:

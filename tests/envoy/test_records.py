@@ -38,26 +38,16 @@ def calls(stack: Stack, number: int) -> list[str]:
     return ids
 
 
-def in_json(bootstrap: Bootstrap, path: Path) -> None:
-    """One more log of every request, in which the record is a text among other things."""
-    form = {"status": "%RESPONSE_CODE%", "record": "%FILTER_STATE(wasm.tollgate.record:PLAIN)%"}
-    envoy_config.connection_manager(bootstrap)["access_log"].append({
-        "name": "envoy.access_loggers.file",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": str(path),
-            "log_format": {"json_format": form},
-        },
-    })
+# A record as a text among other things.
+IN_JSON = {"status": "%RESPONSE_CODE%", "record": "%FILTER_STATE(wasm.tollgate.record:PLAIN)%"}
 
 
 def test_an_outage_of_the_collector_is_made_good_from_the_access_log(start: Start, tmp_path: Path) -> None:
     json_log = tmp_path / "access.json"
 
     def edit(bootstrap: Bootstrap) -> None:
-        envoy_config.flush_soon(bootstrap)
-        envoy_config.filter_config(bootstrap)["collector"] |= {"max_attempts": 2, "max_batch": 10}
-        in_json(bootstrap, json_log)
+        envoy_config.with_collector(max_attempts=2, max_batch=10)(bootstrap)
+        envoy_config.add_json_access_log(bootstrap, json_log, IN_JSON)
 
     stack = start(edit)
     some = 30

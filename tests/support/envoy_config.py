@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,21 @@ def add_plain_access_log(bootstrap: Bootstrap, path: Path) -> None:
         "request_id": "%REQ(X-REQUEST-ID)%", "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
     }
-    connection_manager(bootstrap)["access_log"].append({
+    add_json_access_log(bootstrap, path, form)
+
+
+def add_json_access_log(bootstrap: Bootstrap, path: Path, form: dict[str, str], *, calls_only: bool = False) -> None:
+    """One more log, of every request or of those with a record."""
+    logs = connection_manager(bootstrap)["access_log"]
+    log: dict[str, Any] = {
         "name": "envoy.access_loggers.file",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": str(path),
             "log_format": {"json_format": form},
         },
-    })
+    }
+    logs.append(log | ({"filter": logs[0]["filter"]} if calls_only else {}))
 
 
 def filter_config(bootstrap: Bootstrap) -> dict[str, Any]:
@@ -138,6 +146,16 @@ def enable_trailers(bootstrap: Bootstrap) -> None:
 def flush_soon(bootstrap: Bootstrap) -> None:
     """Records leave for the collector every 20 ms instead of every second."""
     filter_config(bootstrap)["collector"]["flush_ms"] = 20
+
+
+def with_collector(**settings: Any) -> Callable[[Bootstrap], None]:
+    """The shipped gateway with these collector settings, and records that leave soon."""
+
+    def edit(bootstrap: Bootstrap) -> None:
+        flush_soon(bootstrap)
+        filter_config(bootstrap)["collector"] |= settings
+
+    return edit
 
 
 def close_soon(bootstrap: Bootstrap) -> None:
