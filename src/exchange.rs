@@ -117,6 +117,8 @@ pub struct Verdict {
     pub pause: bool,
     /// Changes to the response's trailers, which may not be there yet.
     pub trailers: Vec<Edit>,
+    /// Unless all of the changes can be made, nothing of the request may go on: it would be another call than was decided.
+    pub all_or_nothing: bool,
 }
 
 /// A change to one header.
@@ -284,6 +286,10 @@ impl Exchange {
                 verdict.pause = reply.request.as_ref().is_some_and(|reader| reader.is_held());
                 State::ReadingReply(call, reply)
             }
+            (State::ReadingReply(call, reply), Event::RequestTrailers) => {
+                verdict.pause = reply.request.as_ref().is_some_and(|reader| reader.is_held());
+                State::ReadingReply(call, reply)
+            }
             (State::ReadingReply(mut call, mut reply), Event::ResponseBody { chunk, end_of_stream }) => {
                 call.reply_chunk(chunk, context.host);
                 reply.reader.feed(chunk, &mut call.reply);
@@ -410,7 +416,7 @@ impl Exchange {
             ..Plan::default()
         };
         let bytes = headers.number("content-length").unwrap_or(0);
-        plan.hold = self.holds(plan, bytes);
+        plan.hold = self.holds(plan, bytes, context);
         if (!plan.inject || plan.hold)
             && let Some(accepted) = headers.get("accept-encoding")
             && !signed.contain(b"accept-encoding")
@@ -435,12 +441,13 @@ impl Exchange {
         let known = if awaits_model && !end_of_stream { None } else { self.judge(&call) };
         let refusal = self
             .oversize(bytes, plan.withhold)
-            .or_else(|| self.busy(plan.withhold, bytes, context))
             .or_else(|| self.objection(&call, plan.withhold))
             .or(known)
             // What a budget has to count must be readable.
             .or_else(|| (governed && !end_of_stream && !reader.reads()).then_some(Refusal::Unreadable))
-            .or_else(|| governing::refuse_early(&mut call, &self.config, context));
+            .or_else(|| governing::refuse_early(&mut call, &self.config, context))
+            // Last: what is refused for good must not be asked to come again.
+            .or_else(|| self.busy(plan.withhold, bytes, context));
         if let Some(refusal) = refusal {
             return refuse(call, reader, refusal, verdict);
         }
@@ -507,6 +514,8 @@ impl Exchange {
         if let Some(refusal) = refusal {
             return answer(call, refusal, verdict);
         }
+        // The dear call must not go out on what the cheap one holds.
+        verdict.all_or_nothing = call.reservation.downgraded_to.is_some();
         if was_held {
             Exchange::send_held(&mut call, whole, in_trailers, verdict);
         } else if let Some(body) = call.reservation.rewritten.take() {

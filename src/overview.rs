@@ -9,7 +9,7 @@ use crate::record::budget::{BudgetRecord, StandingFields};
 use crate::telemetry::{Event as LogEvent, Metric};
 use sha2::{Digest, Sha256};
 
-/// The keys that hold the minute of the last snapshot of some budgets begin so.
+/// The keys that hold the minute of the last snapshot of a budget begin so.
 const SNAPSHOT_KEY: &str = "tollgate.snapshot.";
 
 /// Scopes in one snapshot: more would push usage records out of the collector's queue.
@@ -49,38 +49,45 @@ impl<'c> Overview<'c> {
     }
 }
 
-/// Whose turn it is to give the snapshot of one configuration's budgets, as far as one worker has looked: each worker
-/// looks once a minute. Workers whose budgets have the same counters take turns, and no others.
+/// Whose turn it is to give the snapshots of one configuration, as far as one worker has looked: each worker looks once a
+/// minute. Each budget's scopes are told once a minute to each collector, whatever else a configuration counts.
 #[derive(Debug, Default)]
 pub struct Turn {
-    key: Option<Box<str>>,
+    /// Where the minute of the last snapshot is, for each budget.
+    keys: Option<Box<[Box<str>]>>,
     minute: u64,
 }
 
 impl Turn {
-    /// Whether nobody has given this minute's snapshot yet. The first minute of an Envoy has none.
-    fn is_ours(&mut self, config: &Config, context: &mut Context<'_>, minute: u64) -> bool {
+    /// The budgets whose snapshot of this minute nobody has given yet. The first minute of an Envoy has none.
+    fn ours<'c>(&mut self, config: &'c Config, context: &mut Context<'_>, minute: u64) -> Vec<&'c Budget> {
         if self.minute == minute {
-            return false;
+            return Vec::new();
         }
         self.minute = minute;
-        let key = self.key.get_or_insert_with(|| snapshot_key(&config.budgets));
-        let Ok(current) = context.host.get(key) else { return false };
-        let (value, version) = current.unzip();
-        let last = value.as_deref().and_then(|bytes| bytes.first_chunk().copied()).map(u64::from_be_bytes);
-        let claimed = last.is_none_or(|last| last < minute)
-            && context.host.compare_and_set(key, &minute.to_be_bytes(), version).is_ok();
-        claimed && last.is_some()
+        let keys = self.keys.get_or_insert_with(|| config.budgets.iter().map(|budget| key(config, budget)).collect());
+        let ours = config.budgets.iter().zip(keys).filter(|(_, key)| claim(key, context, minute));
+        ours.map(|(budget, _)| budget).collect()
     }
 }
 
-/// Where the minute of the last snapshot of these budgets is.
-fn snapshot_key(budgets: &[Budget]) -> Box<str> {
+/// Claims the snapshot of this minute; false where somebody else has, or where there was none before it.
+fn claim(key: &str, context: &mut Context<'_>, minute: u64) -> bool {
+    let Ok(current) = context.host.get(key) else { return false };
+    let (value, version) = current.unzip();
+    let last = value.as_deref().and_then(|bytes| bytes.first_chunk().copied()).map(u64::from_be_bytes);
+    let claimed = last.is_none_or(|last| last < minute)
+        && context.host.compare_and_set(key, &minute.to_be_bytes(), version).is_ok();
+    claimed && last.is_some()
+}
+
+/// Where the minute of the last snapshot of a budget is, for the collector that gets it.
+fn key(config: &Config, budget: &Budget) -> Box<str> {
     let mut hash = Sha256::new();
-    for budget in budgets {
-        hash.update(budget.counter_id(&[]));
-        hash.update(budget.per.join("\0"));
-        hash.update("\n");
+    hash.update(budget.counter_id(&[]));
+    hash.update(budget.per.join("\0"));
+    if let Some(collector) = &config.collector {
+        hash.update(format!("\n{}\n{}", collector.cluster, collector.path));
     }
     let hash = hash.finalize().first_chunk().copied().map_or(0, u64::from_be_bytes);
     format!("{SNAPSHOT_KEY}{hash:x}").into()
@@ -102,8 +109,11 @@ pub fn tick(config: &Config, turn: &mut Turn, context: &mut Context<'_>) {
         alert(&account, &limits, &settled, context);
     }
     // Without a collector nobody would get it.
-    if config.collector.is_some() && turn.is_ours(config, context, now / 60) {
-        snapshot(config, context, now);
+    if config.collector.is_some() {
+        let ours = turn.ours(config, context, now / 60);
+        if !ours.is_empty() {
+            snapshot(&ours, config, context, now);
+        }
     }
 }
 
@@ -131,21 +141,29 @@ pub(crate) fn scope_name(account: &Account) -> String {
     format!("{} {}", account.budget, scope.join(",")).trim_end().to_owned()
 }
 
-fn snapshot(config: &Config, context: &mut Context<'_>, now: u64) {
-    for overview in scopes(config, context, now, MAX_SCOPES) {
+fn snapshot(budgets: &[&Budget], config: &Config, context: &mut Context<'_>, now: u64) {
+    let is_wanted = |budget: &Budget| budgets.iter().any(|own| own.name == budget.name);
+    for overview in scopes(config, context, now, MAX_SCOPES, &is_wanted) {
         let (now_ns, fields) = (context.host.now_ns(), overview.fields());
         let record = BudgetRecord::new(RecordType::BudgetSnapshot, context.instance, now_ns, &overview.account, fields);
         context.host.emit_line(record.to_json());
     }
 }
 
-/// Every live scope of the budgets there are, up to `most`.
-pub fn scopes<'c>(config: &'c Config, context: &mut Context<'_>, now: u64, most: usize) -> Vec<Overview<'c>> {
+/// Every live scope of the budgets that are wanted, up to `most`.
+pub fn scopes<'c>(
+    config: &'c Config,
+    context: &mut Context<'_>,
+    now: u64,
+    most: usize,
+    is_wanted: &dyn Fn(&Budget) -> bool,
+) -> Vec<Overview<'c>> {
     let mut found = Vec::new();
     for bucket in 0..BUCKETS {
         let (ledger, mut access) = context.ledger(config, now);
         for (id, owner, window, standing) in ledger.list(&mut access, bucket) {
-            let Some(budget) = config.budgets.iter().find(|budget| *budget.name == *owner.budget) else { continue };
+            let own = |budget: &&Budget| *budget.name == *owner.budget && is_wanted(budget);
+            let Some(budget) = config.budgets.iter().find(own) else { continue };
             let account = budget.account(owner.scope, now);
             // What was kept for another window or time zone of this budget is history, and so is what is over.
             if account.id != id || account.window > window {
@@ -204,7 +222,7 @@ mod tests {
 
     fn found(config: &Config, host: &mut MemoryHost, instance: &mut Instance, most: usize) -> Vec<String> {
         let now = host.now_ns / NS;
-        let scopes = scopes(config, &mut Context { host, instance }, now, most);
+        let scopes = scopes(config, &mut Context { host, instance }, now, most, &|_| true);
         let mut names: Vec<_> = scopes.iter().map(|scope| scope.account.scope[0].1.to_string()).collect();
         names.sort_unstable();
         names

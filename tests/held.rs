@@ -287,3 +287,23 @@ fn any_host_call_may_fail_while_a_request_is_held() {
         }
     }
 }
+
+#[test]
+fn a_downgrade_that_cannot_be_written_does_not_let_the_dear_call_pass() {
+    let gemini = [
+        (":method", "POST"),
+        (":path", "/v1beta/models/gpt-4o:generateContent"),
+        ("content-type", "application/json"),
+        ("x-cost-department", "sales"),
+    ];
+    for (fault, headers, body) in [
+        (HostCall::SetBufferBytes, &CHAT[..], BODY),
+        (HostCall::ReplaceHeaderMapValue, &gemini, r#"{"generationConfig":{"maxOutputTokens":80}}"#),
+    ] {
+        let (_, vm) = start(&config("downgrade"), true);
+        vm.fail(fault, Fault::always(2));
+        let call = begin(&vm, headers);
+        call.request_body(body, true).unwrap();
+        assert!(is_unseen(&call), "{fault:?}");
+    }
+}

@@ -83,9 +83,10 @@ fn full<'c>(
     amount: &Amount,
 ) -> Vec<(Match<'c>, Refused)> {
     let late = late(call, config);
+    let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
     let mut full = Vec::new();
     for (index, budget) in config.budgets.iter().enumerate() {
-        let does = match call.stated_workload() {
+        let does = match workload {
             Some(writes) => budget.action(writes) == action,
             None => budget.action(true) == action && budget.action(false) == action,
         };
@@ -128,6 +129,7 @@ pub(super) fn downgrade_path(
     let path = headers.get(":path").and_then(|path| api::path::with_model(call.api(), path, &target.to));
     if let Some(path) = path {
         verdict.edits.push(Edit::Set(":path", path));
+        verdict.all_or_nothing = true;
         // Its limit on the answer may have to be lowered.
         verdict.edits.push(Edit::Remove("content-length".into()));
         call.reservation.downgraded_to = Some(target.to.clone());

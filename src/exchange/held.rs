@@ -41,6 +41,11 @@ impl Held {
         }
     }
 
+    /// Keeps nothing of it any more.
+    pub(super) fn forget(&mut self) {
+        self.copy = None;
+    }
+
     /// All that was kept.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.copy.unwrap_or_default()
@@ -72,11 +77,15 @@ impl Exchange {
     }
 
     /// Whether the request's headers are held until its body has come.
-    pub(super) fn holds(&self, plan: Plan, announced_bytes: u64) -> bool {
+    pub(super) fn holds(&self, plan: Plan, announced_bytes: u64, context: &Context<'_>) -> bool {
         let metering = &self.config.metering;
-        // What is only asked for its usage passes unheld where it is too long; what a rule has to see is refused then.
-        metering.hold_request_headers
-            && (plan.withhold || (plan.inject && announced_bytes <= metering.max_request_bytes))
+        // What is only asked for its usage passes unheld where it is too long, or where what a rule has to see will need the
+        // room; that is refused then.
+        let fits = || {
+            let wanted = context.instance.withheld.bytes().saturating_add(announced_bytes);
+            announced_bytes <= metering.max_request_bytes && wanted <= metering.max_withheld_bytes / 2
+        };
+        metering.hold_request_headers && (plan.withhold || (plan.inject && fits()))
     }
 
     /// The edits of headers that go on before their body has come.
@@ -106,7 +115,8 @@ impl Exchange {
         }
         let metering = &self.config.metering;
         let withheld = context.instance.withheld.bytes();
-        if reader.bytes() > metering.max_request_bytes || withheld > metering.max_withheld_bytes {
+        let room = if reader.withholds() { metering.max_withheld_bytes } else { metering.max_withheld_bytes / 2 };
+        if reader.bytes() > metering.max_request_bytes || withheld > room {
             // What had to be judged first was refused: this one is only asked for its usage.
             self.edit_early(call, true, verdict);
             verdict.body = reader.release();

@@ -151,6 +151,11 @@ impl RequestReader {
     /// The same once the answer has overtaken the request. What was to be judged first never goes on: nobody waits for it
     /// any more.
     pub(super) fn feed_late(&mut self, bytes: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
+        if let Some(held) = &mut self.held {
+            held.forget();
+            self.share.clear();
+            return None;
+        }
         if self.withheld.is_none() {
             return self.feed(bytes, end_of_stream);
         }

@@ -6,6 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod access_log;
 mod attribution;
+mod between;
 mod budgets;
 mod bypass;
 mod costs;

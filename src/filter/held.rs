@@ -116,17 +116,20 @@ fn release(host: &mut ProxyHost<'_>, exchange: &SharedExchange) {
         host.check(abi::send_local_response(&reply));
         return;
     }
-    apply(host, Map::Request, &verdict.edits);
-    host.check(abi::continue_request());
+    let done = apply(host, Map::Request, &verdict.edits);
+    let goes_on = done || !verdict.all_or_nothing;
+    host.check(if goes_on { abi::continue_request() } else { abi::close_stream() });
 }
 
-/// Makes these edits.
-pub(super) fn apply(host: &mut ProxyHost<'_>, map: Map, edits: &[Edit]) {
+/// Makes these edits; false where one of them could not be made.
+pub(super) fn apply(host: &mut ProxyHost<'_>, map: Map, edits: &[Edit]) -> bool {
+    let mut all = true;
     for edit in edits {
         let done = match edit {
             Edit::Remove(name) => abi::remove_header(map, name),
             Edit::Set(name, value) => abi::set_header(map, name, value.as_bytes()),
         };
-        host.check(done);
+        all &= host.check(done).is_some();
     }
+    all
 }

@@ -86,9 +86,15 @@ impl Stream {
     /// goes on.
     fn answer(&mut self, host: &mut ProxyHost<'_>, reply: &LocalReply) -> Action {
         if host.check(abi::send_local_response(reply)).is_none() {
-            self.is_cut = true;
-            host.check(abi::close_stream());
+            return self.cut(host);
         }
+        Action::Pause
+    }
+
+    /// Breaks the stream off: nothing of the request goes on.
+    fn cut(&mut self, host: &mut ProxyHost<'_>) -> Action {
+        self.is_cut = true;
+        host.check(abi::close_stream());
         Action::Pause
     }
 
@@ -102,7 +108,9 @@ impl Stream {
         if let Some(reply) = verdict.reply {
             return self.answer(&mut host, &reply);
         }
-        held::apply(&mut host, map, &verdict.edits);
+        if !held::apply(&mut host, map, &verdict.edits) && verdict.all_or_nothing {
+            return self.cut(&mut host);
+        }
         if verdict.pause { Action::Pause } else { Action::Continue }
     }
 
@@ -149,8 +157,9 @@ impl Stream {
             return self.answer(&mut host, &reply);
         }
         let replaced = verdict.body.map(|body| host.check(abi::replace_buffer(side.buffer(), size, &body)));
-        if replaced != Some(None) {
-            held::apply(&mut host, side.headers(), &verdict.edits);
+        let done = replaced != Some(None) && held::apply(&mut host, side.headers(), &verdict.edits);
+        if !done && verdict.all_or_nothing {
+            return self.cut(&mut host);
         }
         held::apply(&mut host, Map::ResponseTrailers, &verdict.trailers);
         if verdict.pause { Action::Pause } else { Action::Continue }

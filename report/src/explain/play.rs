@@ -76,7 +76,7 @@ pub(super) fn play(exchange: &Exchange, config: &Rc<Config>, at_ns: u64, spent: 
     }
     if !config.budgets.is_empty() {
         let mut context = Context { host: &mut host, instance: &mut instance };
-        let scopes = overview::scopes(config, &mut context, now, usize::MAX).into_iter();
+        let scopes = overview::scopes(config, &mut context, now, usize::MAX, &|_| true).into_iter();
         let holds = scopes.map(|scope| Hold { account: scope.account, amount: scope.standing.held });
         played.holds = holds.filter(|hold| !hold.amount.is_zero()).collect();
     }
