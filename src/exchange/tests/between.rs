@@ -3,6 +3,8 @@
 use super::budgets::{Gateway, month};
 use super::*;
 use serde_json::json;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn open(gateway: &mut Gateway, pairs: &[(&str, &str)]) -> (Exchange, Verdict) {
     let all: Vec<_> = [(":method", "POST"), (":path", "/v1/chat/completions")].iter().chain(pairs).copied().collect();
