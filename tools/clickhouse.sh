@@ -24,11 +24,7 @@ if [[ ! -e "$dir/complete" ]]; then
         packages="$(apt-get --simulate install --no-install-recommends clickhouse-server | awk '/^Inst/ {print $2}')"
         [[ -n "$packages" ]] && cd "$dir" && xargs apt-get download <<<"$packages"
     }
-    if ! quietly "$cache/log/clickhouse-apt.log" download; then
-        # The lists are old, or have never been there; only root may get new ones.
-        (apt_ready clickhouse clickhouse-server) || without "apt-get cannot download it"
-        quietly "$cache/log/clickhouse-apt.log" download || without "apt-get cannot download it"
-    fi
+    apt_download clickhouse clickhouse-server download || without "apt-get cannot download it"
     for package in "$dir"/*.deb; do dpkg -x "$package" "$dir" && rm "$package"; done
     libraries="$(echo "$dir"/lib/*-linux-gnu):$(echo "$dir"/usr/lib/*-linux-gnu)"
     printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$libraries" "$dir/usr/sbin/clickhouse-server" >"$dir/clickhouse-server"

@@ -68,6 +68,16 @@ apt_install() {
         fail "$step" "apt-get could not install $*" "as root: apt-get update && apt-get install $*"
 }
 
+# apt_download STEP PACKAGE COMMAND...: COMMAND downloads what PACKAGE takes, once more with fresh lists where it fails; false
+# where that is no use either.
+apt_download() {
+    local step="$1" package="$2"
+    shift 2
+    quietly "$cache/log/$step-apt.log" "$@" && return
+    # The lists are old, or have never been there; only root may get new ones.
+    (apt_ready "$step" "$package") && quietly "$cache/log/$step-apt.log" "$@"
+}
+
 # need_python STEP: a python3 whose venv module works.
 need_python() {
     command -v python3 >/dev/null || apt_install "$1" python3 python3-venv

@@ -20,11 +20,7 @@ if [[ ! -e "$dir/complete" ]]; then
     rm -rf "$dir"
     mkdir -p "$dir"
     download() { cd "$dir" && apt-get download prometheus; }
-    if ! quietly "$cache/log/prometheus-apt.log" download; then
-        # The lists are old, or have never been there; only root may get new ones.
-        (apt_ready prometheus prometheus) || without "apt-get cannot download it"
-        quietly "$cache/log/prometheus-apt.log" download || without "apt-get cannot download it"
-    fi
+    apt_download prometheus prometheus download || without "apt-get cannot download it"
     dpkg -x "$dir"/prometheus_*.deb "$dir" && rm "$dir"/prometheus_*.deb
     "$dir/usr/bin/promtool" --version >/dev/null 2>&1 || without "Debian's promtool does not run here"
     touch "$dir/complete"

@@ -11,6 +11,7 @@ use crate::body::{ContentEncoding, Framing, ReplyReader};
 use crate::config::StreamedCost;
 use crate::http::Headers;
 use crate::record::UsageRecord;
+use crate::record::logged::Field;
 use crate::rewrite::include_usage;
 use crate::rewrite::usage_event::UsageEventFilter;
 use crate::telemetry::{Event as LogEvent, Metric};
@@ -206,12 +207,11 @@ impl Exchange {
 
 /// What a client is told, by name; nothing of what nobody knows.
 fn costs(record: &UsageRecord) -> impl Iterator<Item = (&'static str, String)> {
-    let count = |tokens: Option<u64>| tokens.map(|tokens| tokens.to_string());
-    let costs = [
-        ("x-cost-usd", record.cost_usd.as_ref().map(|cost| cost.as_str().to_owned())),
-        ("x-cost-status", record.price_status.map(|status| status.name().to_owned())),
-        ("x-cost-input-tokens", count(record.input_tokens)),
-        ("x-cost-output-tokens", count(record.output_tokens)),
+    const COSTS: [(&str, Field); 4] = [
+        ("x-cost-usd", Field::CostUsd),
+        ("x-cost-status", Field::PriceStatus),
+        ("x-cost-input-tokens", Field::InputTokens),
+        ("x-cost-output-tokens", Field::OutputTokens),
     ];
-    costs.into_iter().filter_map(|(name, text)| Some((name, text?)))
+    COSTS.into_iter().filter_map(|(name, field)| Some((name, field.text(record)?.into_owned())))
 }
