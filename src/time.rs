@@ -1,36 +1,66 @@
-//! Timestamps as text, and back.
+//! The calendar, and timestamps as text and back.
+
+use std::fmt::Write;
 
 /// `unix_ns` as RFC 3339 in UTC with microseconds: `2026-11-21T12:00:00.000001Z`.
 pub fn rfc3339_micros(unix_ns: u64) -> String {
-    let seconds = unix_ns / 1_000_000_000;
-    let micros = unix_ns / 1_000 % 1_000_000;
-    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    let mut text = unzoned(unix_ns / 1_000_000_000);
+    // A string takes all that is written to it.
+    let _ = write!(text, ".{:06}Z", unix_ns / 1_000 % 1_000_000);
+    text
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC: `2026-11-21T12:00:00Z`.
 pub fn rfc3339_seconds(unix_seconds: u64) -> String {
-    let (days, second_of_day) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let mut text = unzoned(unix_seconds);
+    text.push('Z');
+    text
 }
 
-/// The Gregorian date `days` after 1970-01-01, counted in years that begin on 1 March, so that a leap day is the
-/// last day of its year.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    const DAYS_TO_1970: u64 = 719_468; // from 0000-03-01
-    const DAYS_PER_ERA: u64 = 146_097; // 400 years
-    let days = days + DAYS_TO_1970;
-    let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+/// The same without the zone.
+fn unzoned(unix_seconds: u64) -> String {
+    let second_of_day = unix_seconds % 86_400;
+    let Date { year, month, day } = Date::of_day((unix_seconds / 86_400).cast_signed());
+    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
+    let mut text = String::with_capacity("2026-11-21T12:00:00.000001Z".len());
+    let _ = write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    text
+}
+
+/// A day of the Gregorian calendar, before 1970 too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Date {
+    pub(crate) year: i64,
+    /// 1 to 12; 13 is the next year's January.
+    pub(crate) month: i64,
+    /// From 1.
+    pub(crate) day: i64,
+}
+
+/// Years are counted from 1 March here, so that a leap day is the last of its year.
+impl Date {
+    const DAYS_TO_1970: i64 = 719_468; // from 0000-03-01
+    pub(crate) const DAYS_PER_ERA: i64 = 146_097; // 400 years
+
+    /// The date a number of days after 1970-01-01.
+    pub(crate) fn of_day(number: i64) -> Date {
+        let days = number + Date::DAYS_TO_1970;
+        let (era, day_of_era) = (days.div_euclid(Date::DAYS_PER_ERA), days.rem_euclid(Date::DAYS_PER_ERA));
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let (month, next) = if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
+        Date { year: era * 400 + year_of_era + next, month, day }
+    }
+
+    /// Days since 1970-01-01.
+    pub(crate) fn day_number(self) -> i64 {
+        let months = self.year * 12 + self.month - 3;
+        let (year, month_from_march) = (months.div_euclid(12), months.rem_euclid(12));
+        let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+        year * 365 + leap_days + (153 * month_from_march + 2) / 5 + self.day - 1 - Date::DAYS_TO_1970
+    }
 }
 
 /// The seconds since 1970 of an RFC 3339 time: `2026-12-01T00:00:00Z`, `2026-12-01T01:00:00+01:00`. A fraction of a second
@@ -62,7 +92,8 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     if !shaped || !whole || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let local = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    let date = Date { year: year.cast_signed(), month: month.cast_signed(), day: day.cast_signed() };
+    let local = u64::try_from(date.day_number()).ok()? * 86_400 + hour * 3600 + minute * 60 + second;
     match zone.split_at_checked(1)? {
         ("Z" | "z", "") => Some(local),
         (sign, offset) => {
@@ -93,16 +124,6 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
         return None;
     }
     parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
-}
-
-/// The inverse of [`civil_date`].
-fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    const DAYS_TO_1970: u64 = 719_468;
-    // Years begin on 1 March.
-    let year = year - u64::from(month <= 2);
-    let month_from_march = (month + 9) % 12;
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - DAYS_TO_1970
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Periods follow the local calendar of the budget's time zone. Those of one [`Calendar`] tile time: the end of one is
 //! the beginning of the next, and every instant is in exactly one, also where clocks change.
 
-use super::zone::{Date, Zone};
+use super::zone::Zone;
+use crate::time::Date;
 use std::cell::Cell;
 
 const SECONDS_PER_DAY: i64 = 86_400;

@@ -8,6 +8,8 @@
 //! head of `zones.txt` lists these zones and times. They are changes announced for later, and clocks that go by the
 //! moon, which no rule can say: Gaza and Hebron in Ramadan, and Casablanca and El_Aaiun until 2026.
 
+use crate::time::Date;
+
 /// The rules and their names.
 const TABLE: &str = include_str!("zones.txt");
 
@@ -217,42 +219,6 @@ fn read_number(text: &str, most: i64) -> Option<(i64, &str)> {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let digits = text.strip_suffix(rest).filter(|digits| (1..=3).contains(&digits.len()))?;
     digits.parse().ok().filter(|number| *number <= most).map(|number| (number, rest))
-}
-
-/// A day of the Gregorian calendar, before 1970 too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Date {
-    pub(super) year: i64,
-    /// 1 to 12; 13 is the next year's January.
-    pub(super) month: i64,
-    /// From 1.
-    pub(super) day: i64,
-}
-
-/// Years are counted from 1 March here, so that a leap day is the last of its year.
-impl Date {
-    const DAYS_TO_1970: i64 = 719_468; // from 0000-03-01
-    const DAYS_PER_ERA: i64 = 146_097; // 400 years
-
-    /// The date a number of days after 1970-01-01.
-    pub(super) fn of_day(number: i64) -> Date {
-        let days = number + Date::DAYS_TO_1970;
-        let (era, day_of_era) = (days.div_euclid(Date::DAYS_PER_ERA), days.rem_euclid(Date::DAYS_PER_ERA));
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let (month, next) = if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
-        Date { year: era * 400 + year_of_era + next, month, day }
-    }
-
-    /// Days since 1970-01-01.
-    pub(super) fn day_number(self) -> i64 {
-        let months = self.year * 12 + self.month - 3;
-        let (year, month_from_march) = (months.div_euclid(12), months.rem_euclid(12));
-        let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-        year * 365 + leap_days + (153 * month_from_march + 2) / 5 + self.day - 1 - Date::DAYS_TO_1970
-    }
 }
 
 #[cfg(test)]
