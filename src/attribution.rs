@@ -25,6 +25,7 @@ use crate::http::Headers;
 use rules::{BY_DEFAULT, BY_KEY, HeaderSource, LOCKED, Target};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Prefix of every header this filter reads, and takes away before the provider.
@@ -35,6 +36,8 @@ const TAG_PREFIX: &str = "x-cost-tag-";
 pub const MAX_TAGS: usize = 32;
 /// Longest tag name, in bytes.
 pub const MAX_TAG_NAME_BYTES: usize = 64;
+/// Room for the values of a call; it grows where that is not enough.
+const USUAL_TEXT_BYTES: usize = 256;
 /// Notes kept per call about dropped values.
 const MAX_NOTES: usize = 16;
 
@@ -154,23 +157,64 @@ impl Place<'_> {
 }
 
 /// A value of a dimension.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
     /// Of which.
-    pub name: Name,
+    pub name: &'a Name,
     /// From where.
     pub origin: Origin,
     /// As it is recorded.
-    pub text: Rc<str>,
+    pub text: &'a str,
     /// Whether other spellings of it are worth a word: it is no id and no pseudonym.
     pub is_word: bool,
+}
+
+/// A value as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    name: Name,
+    origin: Origin,
+    /// Where it stands in [`Attribution::texts`].
+    text: Range<usize>,
+    is_word: bool,
     target: Target,
+}
+
+/// The headers of a request that were told to be taken off.
+#[derive(Default)]
+struct Taken<'h> {
+    /// A bit for each of the first sources.
+    sources: u64,
+    others: Vec<&'h [u8]>,
+}
+
+impl<'h> Taken<'h> {
+    /// Tells a header to `take_off`, unless it was told before.
+    fn tell(&mut self, name: &'h [u8], source: Option<&HeaderSource>, take_off: &mut impl FnMut(Cow<'static, str>)) {
+        let bit = source.and_then(|source| 1_u64.checked_shl(source.number));
+        let is_known = match bit {
+            Some(bit) => self.sources & bit != 0,
+            None => self.others.contains(&name),
+        };
+        if is_known {
+            return;
+        }
+        match bit {
+            Some(bit) => self.sources |= bit,
+            None => self.others.push(name),
+        }
+        let unknown = || str::from_utf8(name).ok().map(|name| Cow::Owned(name.to_owned()));
+        source.map_or_else(unknown, |source| Some(source.name.clone())).into_iter().for_each(take_off);
+    }
 }
 
 /// What a call is charged to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
-    values: Vec<Value>,
+    values: Vec<Held>,
+    /// The values themselves, one behind the other: a block of memory for each would cost more than reading it. One that
+    /// a better source replaced is left where it is.
+    texts: String,
     /// Values of dimensions that only the caller knows.
     pub tags: BTreeMap<Rc<str>, Rc<str>>,
     /// The name of the caller's API key, or the beginning of its hash.
@@ -179,8 +223,6 @@ pub struct Attribution {
     pub dropped: Vec<Dropped>,
     /// How many were dropped in all, by reason.
     pub drop_counts: BTreeMap<DropReason, u64>,
-    /// The headers that are taken off the request before it goes on, each once.
-    pub taken_off: Vec<Cow<'static, str>>,
     /// One bit for each slot that has a value; slots beyond 64 share theirs.
     held: u64,
     key: Option<KeyHash>,
@@ -189,12 +231,14 @@ pub struct Attribution {
 
 impl Attribution {
     /// Reads what is known of a call when its headers have come. `properties` are those that [`Rules::properties`]
-    /// lists, in that order; `key_in_query` is whether the API takes its key in the query, too.
+    /// lists, in that order; `key_in_query` is whether the API takes its key in the query, too. The headers that are not
+    /// to go on are told to `take_off`, each once.
     pub fn read(
         rules: &Rules,
         headers: &Headers<'_>,
         properties: &[Option<Vec<u8>>],
         key_in_query: bool,
+        mut take_off: impl FnMut(Cow<'static, str>),
     ) -> Attribution {
         let presented = rules.keys.find(headers, key_in_query);
         let mut attribution = Attribution {
@@ -205,12 +249,15 @@ impl Attribution {
         };
         for (slot, value, locked) in rules.keys.get(presented.known).map_or(&[][..], |key| &key.set) {
             let rank = if *locked { LOCKED } else { BY_KEY };
-            attribution.put(rules, Target { slot: *slot, rank }, Origin::Key, value.clone());
+            attribution.put(rules, Target { slot: *slot, rank }, Origin::Key, value);
         }
+        let mut taken = Taken::default();
         for (name, value) in headers.iter() {
             let source = rules.of_header(name);
             attribution.read_header(rules, name, source, value);
-            attribution.take_off(rules, name, source);
+            if attribution.takes_off(rules, name, source) {
+                taken.tell(name, source, &mut take_off);
+            }
         }
         for &(property, target) in &rules.from_properties {
             let path = rules.properties.get(property).map_or("", |path| path);
@@ -222,7 +269,7 @@ impl Attribution {
             }
         }
         for &slot in &rules.defaults {
-            if let Some(value) = rules.dimensions.get(usize::from(slot)).and_then(|rule| rule.default.clone())
+            if let Some(value) = rules.dimensions.get(usize::from(slot)).and_then(|rule| rule.default.as_ref())
                 && attribution.of_slot(slot).is_none()
             {
                 attribution.put(rules, Target { slot, rank: BY_DEFAULT }, Origin::Default, value);
@@ -231,28 +278,25 @@ impl Attribution {
         attribution
     }
 
-    /// What is known of a request that is no call: which of its headers are taken off.
-    pub fn of_no_call(rules: &Rules, headers: &Headers<'_>) -> Attribution {
-        let mut attribution = Attribution::default();
-        for (name, _) in headers.iter() {
-            attribution.take_off(rules, name, rules.of_header(name));
-        }
-        attribution
+    /// Tells the headers of a request that is no call that are not to go on to `take_off`, each once.
+    pub fn of_no_call(rules: &Rules, headers: &Headers<'_>, take_off: impl FnMut(Cow<'static, str>)) {
+        Attribution::default().take_off(rules, headers, take_off);
     }
 
-    /// Takes a header off the request, if it is ours. Where headers are forwarded, those still are whose word does not
-    /// count.
-    fn take_off(&mut self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>) {
-        if rules.takes_off(name, source)
-            && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, source))
-            && !self.taken_off.iter().any(|taken| rules::is_name(taken.as_bytes(), name))
-            && let Ok(name) = str::from_utf8(name)
-        {
-            if self.taken_off.is_empty() {
-                self.taken_off.reserve(Dimension::ALL.len());
+    fn take_off(&self, rules: &Rules, headers: &Headers<'_>, mut take_off: impl FnMut(Cow<'static, str>)) {
+        let mut taken = Taken::default();
+        for (name, _) in headers.iter() {
+            let source = rules.of_header(name);
+            if self.takes_off(rules, name, source) {
+                taken.tell(name, source, &mut take_off);
             }
-            self.taken_off.push(source.map_or_else(|| Cow::Owned(name.to_owned()), |source| source.name.clone()));
         }
+    }
+
+    /// Whether a header does not go on, for it is ours. Where headers are forwarded, only those do not whose word does
+    /// not count.
+    fn takes_off(&self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>) -> bool {
+        rules.takes_off(name, source) && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, source))
     }
 
     fn read_header(&mut self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>, value: &[u8]) {
@@ -285,7 +329,7 @@ impl Attribution {
         if self.tags.len() >= MAX_TAGS || tag.len() > MAX_TAG_NAME_BYTES {
             return Err(DropReason::TooManyTags);
         }
-        self.tags.insert(tag.into(), value);
+        self.tags.insert(tag.into(), value.into());
         Ok(())
     }
 
@@ -316,20 +360,25 @@ impl Attribution {
         }
         match rules.treatment.apply(value, rule.is_id, rule.is_hidden) {
             Ok(value) if held_rank == LOCKED => {
-                if held.is_some_and(|held| held.text != value) {
+                if held.is_some_and(|held| self.text(held) != value) {
                     self.note_drop(place, DropReason::Locked);
                 }
             }
             Ok(_) if held_rank == target.rank => self.note_drop(place, DropReason::Repeated),
-            Ok(value) => self.put(rules, target, place.origin(), value),
+            Ok(value) => self.put(rules, target, place.origin(), &value),
             Err(reason) => self.note_drop(place, reason),
         }
     }
 
-    fn put(&mut self, rules: &Rules, target: Target, origin: Origin, text: Rc<str>) {
+    fn put(&mut self, rules: &Rules, target: Target, origin: Origin, text: &str) {
         let Some(rule) = rules.dimensions.get(usize::from(target.slot)) else { return };
         let is_word = !rule.is_id && !rule.is_hidden;
-        let value = Value { name: rule.name.clone(), origin, text, is_word, target };
+        let start = self.texts.len();
+        if start == 0 {
+            self.texts.reserve(USUAL_TEXT_BYTES);
+        }
+        self.texts.push_str(text);
+        let value = Held { name: rule.name.clone(), origin, text: start..self.texts.len(), is_word, target };
         if self.held & bit(target.slot) != 0
             && let Some(held) = self.values.iter_mut().find(|held| held.target.slot == target.slot)
         {
@@ -350,7 +399,11 @@ impl Attribution {
         }
     }
 
-    fn of_slot(&self, slot: rules::Slot) -> Option<&Value> {
+    fn text(&self, held: &Held) -> &str {
+        self.texts.get(held.text.clone()).unwrap_or_default()
+    }
+
+    fn of_slot(&self, slot: rules::Slot) -> Option<&Held> {
         if self.held & bit(slot) == 0 {
             return None;
         }
@@ -358,23 +411,28 @@ impl Attribution {
     }
 
     /// Every value of a dimension that the configuration or this filter knows; those of `tags` are apart.
-    pub fn values(&self) -> &[Value] {
-        &self.values
+    pub fn values(&self) -> impl ExactSizeIterator<Item = Value<'_>> {
+        self.values.iter().map(|held| Value {
+            name: &held.name,
+            origin: held.origin,
+            text: self.text(held),
+            is_word: held.is_word,
+        })
     }
 
     /// The value of `dimension`.
     pub fn get(&self, dimension: Dimension) -> Option<&str> {
-        self.of_slot(dimension.slot()).map(|value| &*value.text)
+        self.of_slot(dimension.slot()).map(|held| self.text(held))
     }
 
     /// The value of what budgets call `key`: a dimension by its name, or `tags.` and the name of a tag.
     pub fn value(&self, key: &str) -> Option<&str> {
+        if let Some(dimension) = Dimension::named(key) {
+            return self.get(dimension);
+        }
         let tag = key.strip_prefix("tags.");
-        let names = |value: &&Value| match &value.name {
-            Name::BuiltIn(dimension) => dimension.name() == key,
-            Name::Tag(own) => **own == *tag.unwrap_or(key),
-        };
-        let own = self.values.iter().find(names).map(|value| &*value.text);
+        let names = |value: &&Held| matches!(&value.name, Name::Tag(own) if **own == *tag.unwrap_or(key));
+        let own = self.values.iter().find(names).map(|held| self.text(held));
         own.or_else(|| self.tags.get(tag?).map(|text| &**text))
     }
 

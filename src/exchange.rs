@@ -235,7 +235,7 @@ impl Exchange {
             (State::Idle, Event::Log(ending)) => {
                 // Another filter answered before this one saw the request: still a call, still a record.
                 if let Some(headers) = ending.request_headers
-                    && let Some(call) = self.begin_call(headers, ending.route(), context)
+                    && let Some(call) = self.begin_call(headers, ending.route(), context, &mut drop)
                 {
                     call.close(&self.config, &ending, false, context);
                 }
@@ -338,7 +338,13 @@ impl Exchange {
     }
 
     /// The call that `headers` begin; `None` where it is no LLM call.
-    fn begin_call(&self, headers: &Headers<'_>, route: Route<'_>, context: &mut Context<'_>) -> Option<Box<Call>> {
+    fn begin_call(
+        &self,
+        headers: &Headers<'_>,
+        route: Route<'_>,
+        context: &mut Context<'_>,
+        take_off: &mut dyn FnMut(Cow<'static, str>),
+    ) -> Option<Box<Call>> {
         let method = headers.get(":method").unwrap_or_default();
         let path = headers.get(":path").unwrap_or_default();
         let upstream = self.config.upstream(route, headers.text(":authority", 256));
@@ -349,9 +355,13 @@ impl Exchange {
             api.map(Endpoint::of)
         };
         let unrecognised = || self.unrecognised(headers, upstream.is_some());
-        let endpoint = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised)?;
+        let rules = &self.config.attribution;
+        let Some(endpoint) = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised) else {
+            Attribution::of_no_call(rules, headers, take_off);
+            return None;
+        };
         let key_in_query = endpoint.api.format().dialect == Dialect::Google;
-        let attribution = Attribution::read(&self.config.attribution, headers, route.properties, key_in_query);
+        let attribution = Attribution::read(rules, headers, route.properties, key_in_query, take_off);
         Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
     }
 
@@ -384,15 +394,13 @@ impl Exchange {
             return administer(admin::begin(&self.config, headers, end_of_stream, context), verdict);
         }
         let signed = headers.signed();
-        let mut call = self.begin_call(headers, route, context);
         verdict.edits.reserve(16);
-        let rules = &self.config.attribution;
-        let taken_off = match &mut call {
-            Some(call) => std::mem::take(&mut call.attribution.taken_off),
-            None => Attribution::of_no_call(rules, headers).taken_off,
+        let mut take_off = |name: Cow<'static, str>| {
+            if !signed.contain(name.as_bytes()) {
+                verdict.edits.push(Edit::Remove(name));
+            }
         };
-        let unsigned = taken_off.into_iter().filter(|name| !signed.contain(name.as_bytes()));
-        verdict.edits.extend(unsigned.map(Edit::Remove));
+        let call = self.begin_call(headers, route, context, &mut take_off);
         let Some(mut call) = call else { return State::Bypassed };
         if call.endpoint.is_guess {
             // Until its answer proves it an LLM call, nothing about it is changed or read.

@@ -106,9 +106,15 @@ impl Telemetry for MemoryHost {
     }
 }
 
+/// The record as who reads its line has it; as it is where it cannot be written.
+fn as_read(record: &UsageRecord) -> UsageRecord {
+    let read = record.to_json().and_then(|line| serde_json::from_slice(&line));
+    read.unwrap_or_else(|_| record.clone())
+}
+
 impl RecordSink for MemoryHost {
     fn provisional(&mut self, record: &UsageRecord) {
-        self.provisional.push(record.clone());
+        self.provisional.push(as_read(record));
     }
 
     fn expose(&mut self, key: &str, text: &str) {
@@ -116,7 +122,7 @@ impl RecordSink for MemoryHost {
     }
 
     fn emit(&mut self, record: UsageRecord) {
-        self.records.push(record);
+        self.records.push(as_read(&record));
     }
 
     fn emit_line(&mut self, line: Vec<u8>) {

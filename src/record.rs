@@ -25,8 +25,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// A short text of a record.
 pub type Text = Box<str>;
 
-/// One call. Fields stand in the order in which they are written; those from `feature` to `attribution_source` are
-/// what [`UsageRecord::render_attribution`] writes beforehand.
+/// One call. Fields stand in the order in which they are written. Those from `feature` to `attribution_source` are for
+/// who reads a record: who writes one has them in `rendered`, but for sources that come later.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the names are the contract; the README's record table explains each
@@ -204,6 +204,7 @@ pub struct UsageRecord {
     pub tool_count: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Text>,
+    /// What the call is charged to, in a record that is being written.
     #[serde(skip)]
     pub rendered: Rendered,
 }
@@ -250,18 +251,12 @@ impl UsageRecord {
     }
 }
 
-/// Where each value of a dimension came from: a JSON object. Every record has one, of names that are known beforehand:
-/// hence a list of borrowed texts.
+/// Where each value of a dimension came from: a JSON object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources(Vec<(Cow<'static, str>, Cow<'static, str>)>);
 
 impl Sources {
-    /// None yet, with room for `capacity` entries.
-    pub fn with_capacity(capacity: usize) -> Sources {
-        Sources(Vec::with_capacity(capacity))
-    }
-
-    /// Adds an entry; no place has two. What is borrowed is a name that needs no escaping in JSON.
+    /// Adds an entry; no place has two.
     pub fn insert(&mut self, place: Cow<'static, str>, source: Cow<'static, str>) {
         self.0.push((place, source));
     }

@@ -112,7 +112,7 @@ fn value(record: &mut UsageRecord, key: &str) -> Option<Rc<str>> {
             record.provider.as_deref().or_else(home).map(Rc::from)
         }
         "api_key" => record.api_key.as_deref().map(Rc::from),
-        _ => match Dimension::ALL.into_iter().find(|dimension| dimension.name() == key) {
+        _ => match Dimension::named(key) {
             Some(dimension) => record.dimension_mut(dimension).clone(),
             None => record.tags.get(key.strip_prefix("tags.").unwrap_or(key)).cloned(),
         },

@@ -5,26 +5,61 @@ use super::rules::Slot;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-/// A built-in dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // named as in the record; the README's header table explains each
-pub enum Dimension {
-    Feature,
-    Department,
-    Team,
-    User,
-    Session,
-    RunId,
-    ParentRunId,
-    McpServer,
-    AgentHandoff,
-    Workload,
-    Project,
-    Outcome,
-    GlAccount,
-    CostCentre,
-    BusinessUnit,
-    Environment,
+macro_rules! dimensions {
+    ($($dimension:ident: $name:literal,)*) => {
+        /// A built-in dimension.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs)] // named as in the record; the README's header table explains each
+        pub enum Dimension {
+            $($dimension,)*
+        }
+
+        impl Dimension {
+            /// Every one of them.
+            pub const ALL: [Dimension; [$($name),*].len()] = [$(Dimension::$dimension),*];
+
+            /// The name in records and configuration.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Dimension::$dimension => $name,)*
+                }
+            }
+
+            /// The name as the key of a JSON object, a comma before it.
+            pub const fn json_key(self) -> &'static str {
+                match self {
+                    $(Dimension::$dimension => concat!(",\"", $name, "\":"),)*
+                }
+            }
+
+            /// The one of this name.
+            pub fn named(name: &str) -> Option<Dimension> {
+                match name {
+                    $($name => Some(Dimension::$dimension),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+dimensions! {
+    Feature: "feature",
+    Department: "department",
+    Team: "team",
+    User: "user",
+    Session: "session",
+    RunId: "run_id",
+    ParentRunId: "parent_run_id",
+    McpServer: "mcp_server",
+    AgentHandoff: "agent_handoff",
+    Workload: "workload",
+    Project: "project",
+    Outcome: "outcome",
+    GlAccount: "gl_account",
+    CostCentre: "cost_centre",
+    BusinessUnit: "business_unit",
+    Environment: "environment",
 }
 
 /// The headers that each dimension is read from where the configuration says nothing else.
@@ -55,51 +90,9 @@ pub(super) fn header_name(name: &str) -> Cow<'static, str> {
 }
 
 impl Dimension {
-    /// Every one of them.
-    pub const ALL: [Dimension; 16] = [
-        Dimension::Feature,
-        Dimension::Department,
-        Dimension::Team,
-        Dimension::User,
-        Dimension::Session,
-        Dimension::RunId,
-        Dimension::ParentRunId,
-        Dimension::McpServer,
-        Dimension::AgentHandoff,
-        Dimension::Workload,
-        Dimension::Project,
-        Dimension::Outcome,
-        Dimension::GlAccount,
-        Dimension::CostCentre,
-        Dimension::BusinessUnit,
-        Dimension::Environment,
-    ];
-
     /// Its slot: the built-in dimensions have the first ones.
     pub(super) const fn slot(self) -> Slot {
         self as Slot
-    }
-
-    /// The name in records and configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Dimension::Feature => "feature",
-            Dimension::Department => "department",
-            Dimension::Team => "team",
-            Dimension::User => "user",
-            Dimension::Session => "session",
-            Dimension::RunId => "run_id",
-            Dimension::ParentRunId => "parent_run_id",
-            Dimension::McpServer => "mcp_server",
-            Dimension::AgentHandoff => "agent_handoff",
-            Dimension::Workload => "workload",
-            Dimension::Project => "project",
-            Dimension::Outcome => "outcome",
-            Dimension::GlAccount => "gl_account",
-            Dimension::CostCentre => "cost_centre",
-            Dimension::BusinessUnit => "business_unit",
-            Dimension::Environment => "environment",
-        }
     }
 
     /// Whether its values are ids and codes, to be joined with other systems' as they are: never normalised, and no two
@@ -129,8 +122,7 @@ pub enum Name {
 impl Name {
     /// The name that a configuration means.
     pub fn new(name: &str) -> Name {
-        let built_in = Dimension::ALL.into_iter().find(|dimension| dimension.name() == name);
-        built_in.map_or_else(|| Name::Tag(name.into()), Name::BuiltIn)
+        Dimension::named(name).map_or_else(|| Name::Tag(name.into()), Name::BuiltIn)
     }
 
     /// As in the configuration.

@@ -152,29 +152,37 @@ pub(super) struct Rule {
 /// A header that is a source.
 #[derive(Debug)]
 pub(super) struct HeaderSource {
+    /// How many were there before it.
+    pub(super) number: u32,
     pub(super) name: Cow<'static, str>,
     pub(super) targets: Vec<Target>,
 }
 
 /// Headers that are sources, each list of one length of name: few names have the same one.
 #[derive(Debug, Default)]
-struct HeaderSources(Vec<Vec<HeaderSource>>);
+struct HeaderSources {
+    by_length: Vec<Vec<HeaderSource>>,
+    count: u32,
+}
 
 impl HeaderSources {
     fn add(&mut self, name: &str, target: Target) {
-        if self.0.len() <= name.len() {
-            self.0.resize_with(name.len() + 1, Vec::new);
+        if self.by_length.len() <= name.len() {
+            self.by_length.resize_with(name.len() + 1, Vec::new);
         }
-        let Some(list) = self.0.get_mut(name.len()) else { return };
+        let Some(list) = self.by_length.get_mut(name.len()) else { return };
         match list.iter_mut().find(|source| source.name == name) {
             Some(source) => source.targets.push(target),
-            None => list.push(HeaderSource { name: header_name(name), targets: vec![target] }),
+            None => {
+                list.push(HeaderSource { number: self.count, name: header_name(name), targets: vec![target] });
+                self.count += 1;
+            }
         }
     }
 
     /// A length that no source has ends the search.
     fn get(&self, name: &[u8]) -> Option<&HeaderSource> {
-        self.0.get(name.len())?.iter().find(|source| is_name(source.name.as_bytes(), name))
+        self.by_length.get(name.len())?.iter().find(|source| is_name(source.name.as_bytes(), name))
     }
 }
 
@@ -192,9 +200,7 @@ pub(super) struct BodySource {
 #[derive(Debug)]
 pub struct Rules {
     pub(super) dimensions: Vec<Rule>,
-    /// Sources among our own headers, and among others.
-    own_headers: HeaderSources,
-    aliases: HeaderSources,
+    from_headers: HeaderSources,
     /// Paths with zero bytes between their parts, as hosts want them.
     pub(super) properties: Vec<Box<str>>,
     /// The property of each source, by its number above.
@@ -234,8 +240,7 @@ impl Rules {
         };
         let mut rules = Rules {
             dimensions: Vec::new(),
-            own_headers: HeaderSources::default(),
-            aliases: HeaderSources::default(),
+            from_headers: HeaderSources::default(),
             properties: Vec::new(),
             from_properties: Vec::new(),
             from_baggage: Vec::new(),
@@ -328,7 +333,7 @@ impl Rules {
     /// A value from the configuration, treated as one from a caller is.
     fn prepared(&self, slot: Slot, value: &str) -> Option<Rc<str>> {
         let rule = self.dimensions.get(usize::from(slot))?;
-        self.treatment.apply(value.as_bytes(), rule.is_id, rule.is_hidden).ok()
+        self.treatment.apply(value.as_bytes(), rule.is_id, rule.is_hidden).ok().map(Into::into)
     }
 
     fn add(&mut self, target: Target, source: &Source, body_paths: &mut Vec<Vec<Box<str>>>) {
@@ -338,9 +343,7 @@ impl Rules {
                 if let Some(rule) = rule {
                     rule.header.get_or_insert_with(|| name.clone());
                 }
-                let own = name.starts_with(HEADER_PREFIX);
-                let list = if own { &mut self.own_headers } else { &mut self.aliases };
-                list.add(name, target);
+                self.from_headers.add(name, target);
             }
             Source::Property(path) => {
                 let property = self.property(path);
@@ -383,8 +386,7 @@ impl Rules {
 
     /// The source that the header `name` is.
     pub(super) fn of_header(&self, name: &[u8]) -> Option<&HeaderSource> {
-        let own = name.starts_with(HEADER_PREFIX.as_bytes());
-        if own { self.own_headers.get(name) } else { self.aliases.get(name) }
+        self.from_headers.get(name)
     }
 
     /// The name of the tag that one of our headers sets, where no dimension of the configuration has that name.
@@ -454,8 +456,9 @@ impl Rules {
 
     /// Whether calls may have a value of what `key` names: a dimension, or `tags.` and any name.
     pub fn knows(&self, key: &str) -> bool {
-        let built_in = Dimension::ALL.iter().any(|dimension| dimension.name() == key);
-        built_in || key.strip_prefix("tags.").is_some_and(|tag| !tag.is_empty()) || self.named(key).is_some()
+        Dimension::named(key).is_some()
+            || key.strip_prefix("tags.").is_some_and(|tag| !tag.is_empty())
+            || self.named(key).is_some()
     }
 
     /// Whether every call that is let pass has a value of it.

@@ -5,7 +5,6 @@ use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::percent_decode;
 use sha2::Sha256;
 use std::borrow::Cow;
-use std::rc::Rc;
 
 /// What is done with the values of a dimension, the same for all of them but for ids and pseudonyms.
 #[derive(Clone, Debug)]
@@ -18,15 +17,15 @@ pub(super) struct Treatment {
 
 impl Treatment {
     /// The value as it is recorded.
-    pub(super) fn apply(&self, value: &[u8], is_id: bool, is_hidden: bool) -> Result<Rc<str>, DropReason> {
+    pub(super) fn apply<'v>(&self, value: &'v [u8], is_id: bool, is_hidden: bool) -> Result<Cow<'v, str>, DropReason> {
         let value = check(value, self.max_value_bytes)?;
         let value = if self.normalise && !is_id { lowercase_hyphen(value) } else { Cow::Borrowed(value) };
         if value.is_empty() {
             return Err(DropReason::Empty);
         }
         match &self.pseudonym {
-            Some(pseudonym) if is_hidden => Ok(pseudonym.of(&value)),
-            _ => Ok(value.into()),
+            Some(pseudonym) if is_hidden => Ok(Cow::Owned(pseudonym.of(&value))),
+            _ => Ok(value),
         }
     }
 }
@@ -77,10 +76,10 @@ impl Pseudonym {
         Hmac::new_from_slice(key.as_bytes()).ok().map(Pseudonym)
     }
 
-    fn of(&self, value: &str) -> Rc<str> {
+    fn of(&self, value: &str) -> String {
         let code = self.0.clone().chain_update(value).finalize().into_bytes();
         let first = code.first_chunk().copied().unwrap_or_default();
-        format!("{:016x}", u64::from_be_bytes(first)).into()
+        format!("{:016x}", u64::from_be_bytes(first))
     }
 }
 
@@ -149,7 +148,7 @@ mod tests {
     fn a_pseudonym_is_the_hmac_of_the_value() {
         // printf %s u-2077 | openssl dgst -sha256 -hmac 'a key of some length'
         let pseudonym = Pseudonym::new("a key of some length").unwrap();
-        assert_eq!(&*pseudonym.of("u-2077"), "96d97ca94beb557c");
+        assert_eq!(pseudonym.of("u-2077"), "96d97ca94beb557c");
         assert_ne!(pseudonym.of("u-2078"), pseudonym.of("u-2077"));
     }
 

@@ -150,6 +150,7 @@ def calls() -> list[Call]:
     stream = (FIXTURES / "openai-chat-sse-usage.sse").read_bytes()
     events = [event + b"\n\n" for event in stream.split(b"\n\n") if event]
     sse = {**kind, "content-type": "text/event-stream; charset=utf-8"}
+    order = json.dumps({"orders": [{"id": n, "article": "paper", "price": "2.50"} for n in range(30)]}).encode()
     packed = gzip.compress(reply, mtime=0)
     plain, streamed = request(path, body, {}), request(path, stream_body, {})
     return [
@@ -159,7 +160,9 @@ def calls() -> list[Call]:
              sized(packed, {**kind, "content-encoding": "gzip"}), packed, 400),
         Call(f"stream of {len(events)} events at once", streamed, chunked([stream], sse), stream, 300),
         Call(f"stream of {len(events)} events one by one", streamed, chunked(events, sse), stream, 96, 2),
-        Call("no LLM call", request("/v1/other", body, {}), sized(reply, kind), reply, 400),
+        Call("JSON, path nobody knows", request("/v1/other", body, {}), sized(reply, kind), reply, 400),
+        Call("no LLM call, POST of JSON", request("/orders", order, {}), sized(order, kind), order, 400),
+        Call("no LLM call, GET", request("/orders/17", b"", {}, "GET"), sized(order, kind), order, 400),
     ]
 
 

@@ -30,10 +30,10 @@ class Call:
     pause_ms: float = 0
 
 
-def request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """A POST of JSON."""
+def request(path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> bytes:
+    """A request, its body JSON."""
     head = {"host": "llm.test", "content-type": "application/json", "content-length": str(len(body)), **headers}
-    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
     return "\r\n".join(lines).encode() + END_OF_HEAD + body
 
 

@@ -128,7 +128,7 @@ fn may_be_value(tree: &Node, key: &str, pattern: &Glob) -> bool {
     if hidden.iter().any(|hidden| hidden.text() == Some(name)) {
         return pattern.is_wild() || (text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
-    let is_id = Dimension::ALL.into_iter().any(|dimension| dimension.is_id() && dimension.name() == name);
+    let is_id = Dimension::named(name).is_some_and(Dimension::is_id);
     let normalised = attribution.get("normalise").and_then(Node::text) == Some("lowercase_hyphen") && !is_id;
     let changed = |character: char| character.is_uppercase() || character.is_whitespace() || character == '_';
     !normalised || !text.contains(changed) || stated_values(attribution, name).any(|value| pattern.matches(value))
