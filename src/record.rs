@@ -29,7 +29,7 @@ pub type Text = Box<str>;
 /// who reads a record: who writes one has them in `rendered`, but for sources that come later.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)] // the names are the contract; the README's record table explains each
+#[allow(missing_docs)] // the names are the contract; docs/records.md explains each
 pub struct UsageRecord {
     pub schema_version: u32,
     #[serde(rename = "type")]

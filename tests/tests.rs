@@ -12,7 +12,7 @@
 //! | `examples` | every configuration that is shipped loads |
 //! | `fixtures` | every provider's format |
 //! | `fuzz_corpus` | what the fuzzers found, and their seeds, on stable |
-//! | `readme` | the README's table of the configuration, against what the reader reads |
+//! | `docs` | the documentation's tables of the configuration, against what the reader reads |
 //! | `recordings` | real provider answers, where they are at hand |
 //! | `rewrite` | edits of bodies, for any input |
 //! | `architecture` | which module may know which |
@@ -37,6 +37,7 @@
 mod architecture;
 mod attribution;
 mod budgets;
+mod docs;
 mod examples;
 mod filter;
 mod fixtures;
@@ -47,7 +48,6 @@ mod injection;
 mod price_properties;
 mod prices;
 mod properties;
-mod readme;
 mod recordings;
 mod rewrite;
 mod support;

@@ -121,10 +121,10 @@ fn well_known_models_cost_what_their_providers_say() {
 }
 
 #[test]
-fn the_readme_shows_what_the_command_prints() {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
-    let command = readme.lines().find_map(|line| line.strip_prefix("dist/tollgate explain ")).unwrap();
+fn the_documentation_shows_what_the_command_prints() {
+    let page = fs::read_to_string(repository().join("docs/command.md")).unwrap();
+    let command = page.lines().find_map(|line| line.strip_prefix("dist/tollgate explain ")).unwrap();
     let run = tollgate(&["explain"].into_iter().chain(command.split(' ')).collect::<Vec<_>>());
     let cost = run.out.find("Cost in USD").map(|at| run.out.split_at(at).1).unwrap();
-    assert!(readme.contains(&format!("```text\n{cost}```\n")), "{cost}");
+    assert!(page.contains(&format!("```text\n{cost}```\n")), "{cost}");
 }

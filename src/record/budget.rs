@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// `budget_alert`: a threshold was reached. `budget_snapshot`: how a scope stands. `admin`: somebody changed one.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)] // the names are the contract; the README explains each
+#[allow(missing_docs)] // the names are the contract; docs/records.md explains each
 pub struct BudgetRecord {
     pub schema_version: u32,
     #[serde(rename = "type")]

@@ -26,7 +26,7 @@ pub enum Source {
 
 /// A field of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // named after the fields of the record, which the README explains
+#[allow(missing_docs)] // named after the fields of the record, which docs/records.md explains
 pub enum Field {
     Id,
     CostUsd,

@@ -106,8 +106,8 @@ def test_the_shipped_tags_cut_every_label_out_of_a_metrics_name(name: str) -> No
     assert (left, found) == (f"wasmcustom.{name}", values)
 
 
-def test_the_readme_lists_every_metric_with_its_labels() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_lists_every_metric_with_its_labels() -> None:
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
     found = re.findall(r"`(tollgate_\w+_total)(?:{([\w,]+)})?`", text)
     listed = {name: sorted(filter(None, labels.split(","))) for name, labels in found}
     assert listed == {name: sorted(labels) for name, labels in families().items()}

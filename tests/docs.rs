@@ -1,4 +1,5 @@
-//! The README's table of the configuration names what the reader reads: every key, with its range and its words.
+//! The tables in `docs/configuration.md` name what the reader of the configuration reads: every key, with its range and
+//! its words.
 //!
 //! What the reader knows it says itself, in its errors: a key nobody knows brings out the known ones of that object,
 //! a wrong value what was expected. So the keys are found by asking, level by level. Defaults are not compared.
@@ -19,7 +20,7 @@ enum Step {
     Entry,
 }
 
-/// As the table writes it: `budgets[].overrides[].match`, `prices.providers.<name>.discount`.
+/// As the tables write it: `budgets[].overrides[].match`, `prices.providers.<name>.discount`.
 fn written(path: &[Step]) -> String {
     let mut text = String::new();
     for step in path {
@@ -79,7 +80,7 @@ fn every_key() -> BTreeSet<Vec<Step>> {
     found
 }
 
-/// A row of the table: the keys of its first cell, and its other cells.
+/// A row of a table: the keys of its first cell, and its other cells.
 struct Row {
     keys: Vec<String>,
     kind: String,
@@ -96,15 +97,16 @@ impl Row {
     }
 }
 
-fn readme() -> String {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
+/// The text of `docs/<name>.md`.
+fn document(name: &str) -> String {
+    fs::read_to_string(format!("{}/docs/{name}.md", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// The table, `.authority` behind `collector.path` written out.
+/// The rows of all tables, `.authority` behind `collector.path` written out.
 fn rows() -> Vec<Row> {
-    let readme = readme();
-    let lines = readme.lines().skip_while(|line| !line.starts_with("| key | type | default |")).skip(2);
-    let rows = lines.take_while(|line| line.starts_with('|')).map(|line| {
+    let text = document("configuration");
+    let is_row = |line: &&str| line.starts_with("| `");
+    let rows = text.lines().filter(is_row).map(|line| {
         let cells: Vec<_> = line.split(" | ").collect();
         let &[keys, kind, default, meaning] = &*cells else { panic!("not four cells: {line}") };
         let mut full: Vec<String> = Vec::new();
@@ -117,14 +119,14 @@ fn rows() -> Vec<Row> {
     rows.collect()
 }
 
-/// A key of the table without what says that there may be several of it.
+/// A key of a table without what says that there may be several of it.
 fn plain(key: &str) -> &str {
     let key = key.strip_suffix(".*").unwrap_or(key);
     let key = key.strip_suffix(".<name>").unwrap_or(key);
     key.strip_suffix("[]").unwrap_or(key)
 }
 
-/// `256 MiB` as a number; nothing where the table has a word.
+/// `256 MiB` as a number; nothing where a table has a word.
 fn number(text: &str) -> Option<u64> {
     let (digits, factor) = [(" KiB", 1 << 10), (" MiB", 1 << 20), (" GiB", 1 << 30)]
         .into_iter()
@@ -134,17 +136,17 @@ fn number(text: &str) -> Option<u64> {
 }
 
 #[test]
-fn the_table_has_no_key_that_nobody_reads() {
+fn the_tables_have_no_key_that_nobody_reads() {
     let known: BTreeSet<_> = every_key().iter().map(|path| written(path)).collect();
     let rows = rows();
-    assert!(rows.len() > 50, "the table is gone");
+    assert!(rows.len() > 50, "the tables are gone");
     let named = rows.iter().flat_map(|row| &row.keys);
     let unknown: Vec<_> = named.filter(|key| !known.contains(plain(key))).collect();
     assert!(unknown.is_empty(), "not read: {unknown:?}; read: {known:#?}");
 }
 
 #[test]
-fn every_key_stands_in_the_table_or_in_the_row_of_what_it_belongs_to() {
+fn every_key_stands_in_a_table_or_in_the_row_of_what_it_belongs_to() {
     let rows = rows();
     let of = |path: &str| rows.iter().find(|row| row.keys.iter().any(|key| plain(key) == path));
     let mut missing = Vec::new();
@@ -160,11 +162,11 @@ fn every_key_stands_in_the_table_or_in_the_row_of_what_it_belongs_to() {
             missing.push(text);
         }
     }
-    assert!(missing.is_empty(), "README.md does not speak of {missing:?}");
+    assert!(missing.is_empty(), "docs/configuration.md does not speak of {missing:?}");
 }
 
 #[test]
-fn ranges_in_the_table_are_those_of_the_reader() {
+fn ranges_in_the_tables_are_those_of_the_reader() {
     let rows = rows();
     let mut compared = 0;
     for path in every_key() {
@@ -191,7 +193,7 @@ fn ranges_in_the_table_are_those_of_the_reader() {
 fn words_that_the_reader_takes_are_in_the_row() {
     let is_word =
         |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && !matches!(*word, "true" | "false");
-    let (readme, rows) = (readme(), rows());
+    let (formats, rows) = (document("metering"), rows());
     let mut compared = 0;
     for path in every_key() {
         let text = written(&path);
@@ -199,11 +201,11 @@ fn words_that_the_reader_takes_are_in_the_row() {
         for error in errors(&path, json!(NOBODYS)) {
             let expected = error.strip_prefix("expected ").and_then(|rest| rest.split_once(", got "));
             let Some((list, _)) = expected else { continue };
-            // Formats have a table of their own.
+            // Formats have a table of their own, in `docs/metering.md`.
             let (list, elsewhere) = list.strip_prefix("one of ").map_or((list, false), |list| (list, true));
             let words = list.split(", ").flat_map(|word| word.split(" or ")).filter(is_word);
             for word in words {
-                let named = row.names(word) || elsewhere && readme.contains(&format!("`{word}`"));
+                let named = row.names(word) || elsewhere && formats.contains(&format!("`{word}`"));
                 assert!(named, "{text} does not name {word}");
                 compared += 1;
             }

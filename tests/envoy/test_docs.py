@@ -1,4 +1,5 @@
-"""README.md keeps its word: every command in it exists, and the quick ones run. tools/readme_commands.py has the convention.
+"""README.md and docs/ keep their word: every command in them exists, the quick ones run, what they show is valid, and every
+link leads somewhere. tools/doc_commands.py has the convention for commands.
 
 `make test` is what runs this file and `make run` stays up, so of those two only the target is checked. The curl lines are
 sent to the gateway that `make run` starts, on another port.
@@ -21,19 +22,20 @@ from support.stack import Stack, find_envoy
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import readme_commands  # noqa: E402
+import doc_commands  # noqa: E402
 
 # Seconds each target may take here, where everything is set up and the module is built. The others are not run.
 QUICK_TARGETS = {"help": 10, "setup": 60, "filter": 300, "demo": 60}
 MARKED_RUN_SECONDS = 120
 CURL_SECONDS = 20
-# Where the README's gateway is, and the token of its admin endpoint.
+# Where the gateway of the examples is, and the token of its admin endpoint.
 GATEWAY = "http://127.0.0.1:10000"
 TOKEN = "the token of these tests"
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def readme() -> list[readme_commands.Block]:
-    return readme_commands.blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+def command_blocks() -> list[doc_commands.Block]:
+    return [block for document in doc_commands.documents() for block in doc_commands.blocks(document)]
 
 
 def makefile_targets() -> set[str]:
@@ -77,19 +79,19 @@ def run(command: str, seconds: int, **variables: str) -> str:
 
 
 def test_every_block_is_make_curl_or_marked() -> None:
-    for block in readme():
+    for block in command_blocks():
         if block.kind in {"run", "skip"}:
             continue
         for command in block.commands:
             assert command.split()[0] in {"make", "curl"}, (
-                f"README.md:{block.line}: `{command}` is not checked; mark its block, see tools/readme_commands.py"
+                f"{block.place}: `{command}` is not checked; mark its block, see tools/doc_commands.py"
             )
 
 
 def test_every_make_target_exists() -> None:
-    named = {target for block in readme() for command in block.commands if command.split()[0] == "make"
+    named = {target for block in command_blocks() for command in block.commands if command.split()[0] == "make"
              for target in make_targets_of(command)}
-    assert named, "README.md names no make target"
+    assert named, "no make target is named"
     assert named <= makefile_targets()
 
 
@@ -100,8 +102,8 @@ def test_help_lists_every_target() -> None:
 
 
 def test_the_test_command_is_marked_once() -> None:
-    command = readme_commands.test_command((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert command.strip() == "make test"
+    assert doc_commands.test_command().strip() == "make test"
+    assert [block.kind for block in command_blocks()].count("test") == 1
 
 
 @pytest.mark.parametrize("target", sorted(QUICK_TARGETS))
@@ -111,19 +113,19 @@ def test_quick_targets_run(target: str) -> None:
 
 
 def test_blocks_marked_run_do_run() -> None:
-    for block in readme():
+    for block in command_blocks():
         if block.kind == "run":
             run(block.text, MARKED_RUN_SECONDS)
 
 
-def yaml_blocks() -> list[Any]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def yaml_blocks(document: pathlib.Path) -> list[Any]:
+    text = document.read_text(encoding="utf-8")
     return [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
 
 
 def test_envoy_takes_the_filter_that_is_shown(tmp_path: pathlib.Path) -> None:
     """In the shipped bootstrap in the place of its own, and of what is shown only the module's path is another."""
-    ((shown,),) = [block for block in yaml_blocks() if isinstance(block, list)]
+    ((shown,),) = [block for block in yaml_blocks(doc_commands.README) if isinstance(block, list)]
     shown["typed_config"]["config"]["vm_config"]["code"]["local"]["filename"] = "dist/tollgate.wasm"
     bootstrap = envoy_config.load()
     filters = envoy_config.http_filters(bootstrap)
@@ -134,11 +136,17 @@ def test_envoy_takes_the_filter_that_is_shown(tmp_path: pathlib.Path) -> None:
 
 
 def test_sections_of_the_configuration_that_are_shown_are_valid(tmp_path: pathlib.Path) -> None:
-    sections = [block for block in yaml_blocks() if isinstance(block, dict)]
-    assert [next(iter(section)) for section in sections] == ["attribution", "budgets"]
-    for number, section in enumerate(sections):
-        (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(section), encoding="utf-8")
-        run(f"dist/tollgate check {tmp_path}/{number}.yaml", CURL_SECONDS)
+    shown = {
+        document.name: [block for block in yaml_blocks(document) if isinstance(block, dict)]
+        for document in doc_commands.documents()
+    }
+    assert [next(iter(section)) for section in shown["README.md"]] == ["attribution", "prices", "budgets"]
+    assert "downgrades" in shown["budgets.md"][0]
+    for name, sections in shown.items():
+        for number, section in enumerate(sections):
+            path = tmp_path / f"{name}-{number}.yaml"
+            path.write_text(yaml.safe_dump(section), encoding="utf-8")
+            run(f"dist/tollgate check {path}", CURL_SECONDS)
 
 
 def open_admin(bootstrap: envoy_config.Bootstrap) -> None:
@@ -147,7 +155,7 @@ def open_admin(bootstrap: envoy_config.Bootstrap) -> None:
 
 
 def test_every_curl_line_gets_what_it_asks_for() -> None:
-    commands = [command for block in readme() if block.kind is None for command in block.commands]
+    commands = [command for block in command_blocks() if block.kind is None for command in block.commands]
     lines = [command for command in commands if command.split()[0] == "curl"]
     with Stack(open_admin) as stack:
         for line in lines:
@@ -171,12 +179,87 @@ def test_every_curl_line_gets_what_it_asks_for() -> None:
         ("```sh\nx\n", "never closed"),
     ],
 )
-def test_a_readme_that_breaks_the_convention_is_refused(markdown: str, message: str) -> None:
-    with pytest.raises(readme_commands.ReadmeError, match=re.escape(message)):
-        readme_commands.blocks(markdown)
+def test_a_document_that_breaks_the_convention_is_refused(markdown: str, message: str) -> None:
+    with pytest.raises(doc_commands.DocumentError, match=re.escape(message)):
+        doc_commands.blocks_of(markdown, "README.md")
 
 
 def test_commands_are_joined_and_comments_dropped() -> None:
-    (block,) = readme_commands.blocks("text\n```sh\n# why\ncurl -s \\\n  http://x\n\nmake help  # list\n```\n")
+    text = "text\n```sh\n# why\ncurl -s \\\n  http://x\n\nmake help  # list\n```\n"
+    (block,) = doc_commands.blocks_of(text, "README.md")
     assert block.commands == ["curl -s http://x", "make help  # list"]
     assert make_targets_of(block.commands[1]) == ["help"]
+
+
+def markdown_files() -> list[pathlib.Path]:
+    patterns = ["*.md", "docs/**/*.md", "envoy/**/*.md", "examples/**/*.md", "fuzz/*.md"]
+    return sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
+
+
+def without_code(markdown: str) -> str:
+    """The text without fenced blocks and code spans, which have no links and no headings."""
+    return re.sub(r"`[^`\n]*`", "", FENCED.sub("", markdown))
+
+
+def anchors(markdown: str) -> set[str]:
+    """What GitHub makes of each heading; of the second one alike, with `-1`."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.*)$", FENCED.sub("", markdown), re.MULTILINE):
+        found.append(re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-"))
+    before = [found[:number].count(name) for number, name in enumerate(found)]
+    return {f"{name}-{times}" if times else name for name, times in zip(found, before, strict=True)}
+
+
+def dead_link(target: str, page: pathlib.Path) -> str | None:
+    """What is wrong with a link of `page`; pages of others are not looked at."""
+    if re.match(r"[a-z]+:", target):
+        return None
+    name, _, anchor = target.partition("#")
+    path = page.parent / name if name else page
+    if not path.resolve().is_relative_to(ROOT) or not path.exists():
+        return f"{target}: there is no such file"
+    if anchor and anchor not in anchors(path.read_text(encoding="utf-8")):
+        return f"{target}: it has no such heading"
+    return None
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there() -> None:
+    links = [(page, target) for page in markdown_files()
+             for target in re.findall(r"\]\(([^()\s]+)\)", without_code(page.read_text(encoding="utf-8")))]
+    assert len(links) > 50, "the links are gone"
+    dead = [f"{page.relative_to(ROOT)}: {wrong}" for page, target in links if (wrong := dead_link(target, page))]
+    assert not dead, "\n".join(dead)
+
+
+def test_the_readme_leads_to_every_page_of_docs() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", doc_commands.README.read_text(encoding="utf-8")))
+    assert linked == {str(page.relative_to(ROOT)) for page in doc_commands.documents()[1:]}
+
+
+def test_pages_that_sources_speak_of_are_there() -> None:
+    patterns = ["CONTRIBUTING.md", "src/**/*.rs", "report/**/*.rs", "tests/*.rs", "envoy/*.*"]
+    texts = [path.read_text(encoding="utf-8") for pattern in patterns for path in ROOT.glob(pattern)]
+    named = {name for text in texts for name in re.findall(r"(?<![\w/.-])docs/[\w-]+\.md", text)}
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert named and not missing, missing
+
+
+@pytest.mark.parametrize(
+    ("target", "wrong"),
+    [
+        ("docs/records.md#delivery", None),
+        ("#limits", None),
+        ("https://example.org/nowhere#at-all", None),
+        ("docs/nothing.md", "docs/nothing.md: there is no such file"),
+        ("../elsewhere.md", "../elsewhere.md: there is no such file"),
+        ("#reports-of-tomorrow", "#reports-of-tomorrow: it has no such heading"),
+        ("docs/records.md#limits", "docs/records.md#limits: it has no such heading"),
+    ],
+)
+def test_a_dead_link_is_found(target: str, wrong: str | None) -> None:
+    assert dead_link(target, doc_commands.README) == wrong
+
+
+def test_anchors_are_those_of_github() -> None:
+    text = "# The `tollgate` command\n## prices import, prices diff\n```sh\n# no heading\n```\n## x\n## x\n"
+    assert anchors(text) == {"the-tollgate-command", "prices-import-prices-diff", "x", "x-1"}
