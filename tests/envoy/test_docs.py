@@ -1,5 +1,5 @@
 """README.md and docs/ keep their word: every command in them exists, the quick ones run, what they show is valid, and every
-link leads somewhere. tools/doc_commands.py has the convention for commands.
+link leads somewhere. tools/readme_commands.py has the convention for commands.
 
 `make test` is what runs this file and `make run` stays up, so of those two only the target is checked. The curl lines are
 sent to the gateway that `make run` starts, on another port.
@@ -22,7 +22,7 @@ from support.stack import Stack, find_envoy
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import doc_commands  # noqa: E402
+import readme_commands  # noqa: E402
 
 # Seconds each target may take here, where everything is set up and the module is built. The others are not run.
 QUICK_TARGETS = {"help": 10, "setup": 60, "filter": 300, "demo": 60}
@@ -34,8 +34,8 @@ TOKEN = "the token of these tests"
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def command_blocks() -> list[doc_commands.Block]:
-    return [block for document in doc_commands.documents() for block in doc_commands.blocks(document)]
+def command_blocks() -> list[readme_commands.Block]:
+    return [block for document in readme_commands.documents() for block in readme_commands.blocks(document)]
 
 
 def makefile_targets() -> set[str]:
@@ -84,7 +84,7 @@ def test_every_block_is_make_curl_or_marked() -> None:
             continue
         for command in block.commands:
             assert command.split()[0] in {"make", "curl"}, (
-                f"{block.place}: `{command}` is not checked; mark its block, see tools/doc_commands.py"
+                f"{block.place}: `{command}` is not checked; mark its block, see tools/readme_commands.py"
             )
 
 
@@ -102,7 +102,7 @@ def test_help_lists_every_target() -> None:
 
 
 def test_the_test_command_is_marked_once() -> None:
-    assert doc_commands.test_command().strip() == "make test"
+    assert readme_commands.test_command().strip() == "make test"
     assert [block.kind for block in command_blocks()].count("test") == 1
 
 
@@ -125,7 +125,7 @@ def yaml_blocks(document: pathlib.Path) -> list[Any]:
 
 def test_envoy_takes_the_filter_that_is_shown(tmp_path: pathlib.Path) -> None:
     """In the shipped bootstrap in the place of its own, and of what is shown only the module's path is another."""
-    ((shown,),) = [block for block in yaml_blocks(doc_commands.README) if isinstance(block, list)]
+    ((shown,),) = [block for block in yaml_blocks(readme_commands.README) if isinstance(block, list)]
     shown["typed_config"]["config"]["vm_config"]["code"]["local"]["filename"] = "dist/tollgate.wasm"
     bootstrap = envoy_config.load()
     filters = envoy_config.http_filters(bootstrap)
@@ -138,7 +138,7 @@ def test_envoy_takes_the_filter_that_is_shown(tmp_path: pathlib.Path) -> None:
 def test_sections_of_the_configuration_that_are_shown_are_valid(tmp_path: pathlib.Path) -> None:
     shown = {
         document.name: [block for block in yaml_blocks(document) if isinstance(block, dict)]
-        for document in doc_commands.documents()
+        for document in readme_commands.documents()
     }
     assert [next(iter(section)) for section in shown["README.md"]] == ["attribution", "prices", "budgets"]
     assert "downgrades" in shown["budgets.md"][0]
@@ -180,13 +180,13 @@ def test_every_curl_line_gets_what_it_asks_for() -> None:
     ],
 )
 def test_a_document_that_breaks_the_convention_is_refused(markdown: str, message: str) -> None:
-    with pytest.raises(doc_commands.DocumentError, match=re.escape(message)):
-        doc_commands.blocks_of(markdown, "README.md")
+    with pytest.raises(readme_commands.DocumentError, match=re.escape(message)):
+        readme_commands.blocks_of(markdown, "README.md")
 
 
 def test_commands_are_joined_and_comments_dropped() -> None:
     text = "text\n```sh\n# why\ncurl -s \\\n  http://x\n\nmake help  # list\n```\n"
-    (block,) = doc_commands.blocks_of(text, "README.md")
+    (block,) = readme_commands.blocks_of(text, "README.md")
     assert block.commands == ["curl -s http://x", "make help  # list"]
     assert make_targets_of(block.commands[1]) == ["help"]
 
@@ -232,8 +232,8 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there() -> None:
 
 
 def test_the_readme_leads_to_every_page_of_docs() -> None:
-    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", doc_commands.README.read_text(encoding="utf-8")))
-    assert linked == {str(page.relative_to(ROOT)) for page in doc_commands.documents()[1:]}
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", readme_commands.README.read_text(encoding="utf-8")))
+    assert linked == {str(page.relative_to(ROOT)) for page in readme_commands.documents()[1:]}
 
 
 def test_pages_that_sources_speak_of_are_there() -> None:
@@ -257,7 +257,7 @@ def test_pages_that_sources_speak_of_are_there() -> None:
     ],
 )
 def test_a_dead_link_is_found(target: str, wrong: str | None) -> None:
-    assert dead_link(target, doc_commands.README) == wrong
+    assert dead_link(target, readme_commands.README) == wrong
 
 
 def test_anchors_are_those_of_github() -> None:

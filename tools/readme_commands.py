@@ -9,7 +9,7 @@ Only blocks fenced as ```sh are commands. A block may have a marker, an HTML com
 
 A block without a marker may hold only `make TARGET` and `curl` lines.
 
-`python3 tools/doc_commands.py test` prints the test command.
+`python3 tools/readme_commands.py test` prints the test command.
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ def test_command() -> str:
 def main(arguments: list[str]) -> int:
     """Prints the test command."""
     if arguments != ["test"]:
-        print("usage: doc_commands.py test", file=sys.stderr)
+        print("usage: readme_commands.py test", file=sys.stderr)
         return 2
     try:
         print(test_command(), end="")
