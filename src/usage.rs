@@ -206,6 +206,12 @@ pub enum Rule {
     CacheApart,
     /// Reasoning is on top of `output`, and the provider's tool use on top of `input` (Gemini).
     ThoughtsApart,
+    /// Images are on top of `input` (Cohere's embeddings).
+    ImagesApart,
+    /// As OpenAI, and what is generated is images unless the report takes it apart.
+    GeneratesImages,
+    /// The same of sound.
+    GeneratesAudio,
 }
 
 impl UsageReport {
@@ -268,7 +274,7 @@ impl UsageReport {
     pub fn normalise(&self, rule: Rule) -> TokenUsage {
         let mut counts = *self;
         match rule {
-            Rule::OpenAi => counts.add_what_arithmetic_shows(),
+            Rule::OpenAi | Rule::GeneratesImages | Rule::GeneratesAudio => counts.add_what_arithmetic_shows(),
             Rule::ReasoningApart => {
                 counts.output = sum(&[counts.output, counts.reasoning]);
             }
@@ -279,8 +285,14 @@ impl UsageReport {
                 counts.input = sum(&[counts.input, counts.tool_use_input]);
                 counts.output = sum(&[counts.output, counts.reasoning]);
             }
+            Rule::ImagesApart => counts.input = sum(&[counts.input, counts.input_image]),
         }
-        counts.contain()
+        let generates = match rule {
+            Rule::GeneratesImages if counts.output_image.is_none() => Some(Class::OutputImage),
+            Rule::GeneratesAudio if counts.output_audio.is_none() => Some(Class::OutputAudio),
+            _ => None,
+        };
+        TokenUsage { generates, ..counts.contain() }
     }
 
     /// Dialects of OpenAI's report, told apart by their own arithmetic and not by provider: reasoning that is larger
@@ -337,7 +349,7 @@ impl UsageReport {
         ] {
             clamped |= clamp(part, self.cached_input);
         }
-        TokenUsage { counts: self, clamped }
+        TokenUsage { counts: self, clamped, generates: None }
     }
 }
 
@@ -362,6 +374,8 @@ fn clamp(part: &mut Option<u64>, whole: Option<u64>) -> bool {
 pub struct TokenUsage {
     counts: UsageReport,
     clamped: bool,
+    /// What the output is where the report does not take it apart and it is no text.
+    generates: Option<Class>,
 }
 
 impl TokenUsage {
@@ -430,7 +444,7 @@ impl TokenUsage {
             (Class::CachedInputImage, cached_image),
             (Class::InputImage, image),
             (Class::InputVideo, video),
-            (Class::Output, generated),
+            (self.generates.unwrap_or(Class::Output), generated),
             (Class::Reasoning, reasoning),
             (Class::OutputAudio, output_audio),
             (Class::OutputImage, output_image),
