@@ -14,6 +14,7 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod gemini;
+mod interactions;
 mod mistral;
 mod ollama;
 mod openai;
@@ -42,6 +43,7 @@ pub enum Api {
     AnthropicMessages,
     AnthropicCountTokens,
     GeminiGenerateContent,
+    GeminiInteractions,
     GeminiCountTokens,
     GeminiEmbed,
     VertexPredict,
@@ -59,7 +61,7 @@ pub enum Api {
 
 impl Api {
     /// Every format.
-    pub const ALL: [Api; 25] = [
+    pub const ALL: [Api; 26] = [
         Api::OpenaiChat,
         Api::OpenaiResponses,
         Api::OpenaiCompletions,
@@ -72,6 +74,7 @@ impl Api {
         Api::AnthropicMessages,
         Api::AnthropicCountTokens,
         Api::GeminiGenerateContent,
+        Api::GeminiInteractions,
         Api::GeminiCountTokens,
         Api::GeminiEmbed,
         Api::VertexPredict,
@@ -102,6 +105,7 @@ impl Api {
             Api::AnthropicMessages => &anthropic::MESSAGES,
             Api::AnthropicCountTokens => &anthropic::COUNT_TOKENS,
             Api::GeminiGenerateContent => &gemini::GENERATE_CONTENT,
+            Api::GeminiInteractions => &interactions::INTERACTIONS,
             Api::GeminiCountTokens => &gemini::COUNT_TOKENS,
             Api::GeminiEmbed => &gemini::EMBED,
             Api::VertexPredict => &gemini::VERTEX_PREDICT,
@@ -231,6 +235,8 @@ pub type Slot = fn(&mut UsageReport) -> &mut Option<u64>;
 pub enum ReplyField {
     /// The object the counts stand in.
     Usage,
+    /// The same where it begins the counting anew.
+    FirstUsage,
     /// One count of it, or of the iteration being read.
     Count(Slot),
     /// A count that tells how a usage object of unknown format is to be read.
@@ -243,6 +249,8 @@ pub enum ReplyField {
     Unit(Unit),
     /// One of the things that are billed by their number.
     Element(Unit),
+    /// One piece of a stream that comes as one text: what it counts, it counts for the stream so far.
+    Chunk,
     /// One query of a search that the answer is grounded on.
     GroundingQuery,
     /// One of several calls a reply was made of, each with its own counts and perhaps model.
@@ -265,6 +273,10 @@ pub enum ReplyField {
     Outputs,
     /// What one of them is.
     OutputType,
+    /// What it did.
+    OutputAction,
+    /// The media type of a thing made; images are billed by their number.
+    MediaType,
     /// Generated text, as it is streamed or whole.
     Text,
     /// The provider's id of the response.
@@ -291,6 +303,10 @@ pub enum ReplyField {
     ErrorCode,
     /// The provider's kind of error, where there is no code.
     ErrorType,
+    /// The error code of an event, if that is an error.
+    EventCode,
+    /// An error, which may be nothing but a text.
+    Error,
 }
 
 /// What a list of counts by modality is about.
@@ -302,6 +318,8 @@ pub enum Side {
     Cache,
     /// The part of the prompt written to a cache, by lifetime instead of modality.
     CacheWrite,
+    /// What the provider's own tools did, by tool instead of modality.
+    Tools,
     /// The answer.
     Answer,
 }
@@ -347,7 +365,7 @@ const fn count(slot: Slot) -> ReplyField {
 
 /// A number's value, where it is a string of digits or a count.
 fn number(value: Value<'_>) -> Option<u64> {
-    value.as_count().or_else(|| value.as_text()?.parse().ok())
+    value.as_count().or_else(|| Value::Number(value.as_text()?).as_count())
 }
 
 #[cfg(test)]

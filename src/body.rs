@@ -38,7 +38,11 @@ impl Framing {
             Some(Framing::Sse)
         } else if is("application/vnd.amazon.eventstream") {
             Some(Framing::EventStream)
-        } else if is("application/x-ndjson") || is("application/ndjson") || is("application/stream+json") {
+        } else if is("application/x-ndjson")
+            || is("application/ndjson")
+            || is("application/jsonl")
+            || is("application/stream+json")
+        {
             Some(Framing::Lines)
         } else if is("application/json") || ends_with_json(media_type) {
             Some(Framing::Json)
@@ -226,6 +230,7 @@ mod tests {
             ("application/problem+json;x=y", Some(Framing::Json)),
             ("application/x-ndjson", Some(Framing::Lines)),
             ("application/stream+json", Some(Framing::Lines)),
+            ("application/jsonl", Some(Framing::Lines)),
             ("application/vnd.amazon.eventstream", Some(Framing::EventStream)),
             ("application/octet-stream", None),
             ("text/plain", Some(Framing::Opaque)),

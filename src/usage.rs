@@ -206,6 +206,12 @@ pub enum Rule {
     CacheApart,
     /// Reasoning is on top of `output`, and the provider's tool use on top of `input` (Gemini).
     ThoughtsApart,
+    /// Images are on top of `input` (Cohere's embeddings).
+    ImagesApart,
+    /// As OpenAI, and what is generated is images unless the report takes it apart.
+    GeneratesImages,
+    /// The same of sound.
+    GeneratesAudio,
 }
 
 impl UsageReport {
@@ -268,7 +274,7 @@ impl UsageReport {
     pub fn normalise(&self, rule: Rule) -> TokenUsage {
         let mut counts = *self;
         match rule {
-            Rule::OpenAi => counts.add_what_arithmetic_shows(),
+            Rule::OpenAi | Rule::GeneratesImages | Rule::GeneratesAudio => counts.add_what_arithmetic_shows(),
             Rule::ReasoningApart => {
                 counts.output = sum(&[counts.output, counts.reasoning]);
             }
@@ -279,8 +285,14 @@ impl UsageReport {
                 counts.input = sum(&[counts.input, counts.tool_use_input]);
                 counts.output = sum(&[counts.output, counts.reasoning]);
             }
+            Rule::ImagesApart => counts.input = sum(&[counts.input, counts.input_image]),
         }
-        counts.contain()
+        let generates = match rule {
+            Rule::GeneratesImages if counts.output_image.is_none() => Some(Class::OutputImage),
+            Rule::GeneratesAudio if counts.output_audio.is_none() => Some(Class::OutputAudio),
+            _ => None,
+        };
+        TokenUsage { generates, ..counts.contain() }
     }
 
     /// Dialects of OpenAI's report, told apart by their own arithmetic and not by provider: reasoning that is larger
@@ -337,7 +349,7 @@ impl UsageReport {
         ] {
             clamped |= clamp(part, self.cached_input);
         }
-        TokenUsage { counts: self, clamped }
+        TokenUsage { counts: self, clamped, generates: None }
     }
 }
 
@@ -362,6 +374,8 @@ fn clamp(part: &mut Option<u64>, whole: Option<u64>) -> bool {
 pub struct TokenUsage {
     counts: UsageReport,
     clamped: bool,
+    /// What the output is where the report does not take it apart and it is no text.
+    generates: Option<Class>,
 }
 
 impl TokenUsage {
@@ -430,7 +444,7 @@ impl TokenUsage {
             (Class::CachedInputImage, cached_image),
             (Class::InputImage, image),
             (Class::InputVideo, video),
-            (Class::Output, generated),
+            (self.generates.unwrap_or(Class::Output), generated),
             (Class::Reasoning, reasoning),
             (Class::OutputAudio, output_audio),
             (Class::OutputImage, output_image),
@@ -443,152 +457,4 @@ impl TokenUsage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn report(input: u64, output: u64, total: u64) -> UsageReport {
-        UsageReport { input: Some(input), output: Some(output), total: Some(total), ..UsageReport::default() }
-    }
-
-    fn buckets(report: &UsageReport) -> Vec<(&'static str, u64)> {
-        report.normalise(Rule::OpenAi).buckets().map(|(class, tokens)| (class.name(), tokens)).collect()
-    }
-
-    #[test]
-    fn cached_and_reasoning_tokens_are_charged_once() {
-        let usage = UsageReport { cached_input: Some(1920), reasoning: Some(64), ..report(2006, 300, 2306) };
-        assert_eq!(buckets(&usage), [("input", 86), ("cached_input", 1920), ("output", 236), ("reasoning", 64)]);
-    }
-
-    #[test]
-    fn reasoning_on_top_of_the_completion_is_found_by_the_total() {
-        let xai = UsageReport { reasoning: Some(50), ..report(10, 20, 80) };
-        assert_eq!(xai.normalise(Rule::OpenAi).counts().output, Some(70));
-        let larger_than_completion = UsageReport { reasoning: Some(50), ..report(10, 20, 30) };
-        assert_eq!(larger_than_completion.normalise(Rule::OpenAi).counts().output, Some(70));
-        let inside = UsageReport { reasoning: Some(15), ..report(10, 20, 30) };
-        assert_eq!(inside.normalise(Rule::OpenAi).counts().output, Some(20));
-    }
-
-    #[test]
-    fn hidden_thinking_is_the_gap_to_the_total() {
-        assert_eq!(report(35, 12, 109).normalise(Rule::OpenAi).counts().output, Some(74));
-    }
-
-    #[test]
-    fn audio_on_top_of_the_prompt_is_added_to_it() {
-        let usage = UsageReport { input_audio: Some(375), ..report(5, 20, 400) }.normalise(Rule::OpenAi);
-        assert_eq!(usage.counts().input, Some(380));
-        assert_eq!(usage.buckets().map(|(_, tokens)| tokens).sum::<u64>(), 400);
-    }
-
-    #[test]
-    fn a_cache_that_was_asked_for_is_read_apart_from_sound_and_images() {
-        let usage = UsageReport {
-            cached_input: Some(1000),
-            explicit_cached_input: Some(1000),
-            cached_input_image: Some(300),
-            input_image: Some(300),
-            ..report(1200, 10, 1210)
-        };
-        let expected = [("input", 200), ("explicit_cached_input", 700), ("cached_input_image", 300), ("output", 10)];
-        assert_eq!(buckets(&usage), expected);
-        let more_than_cached =
-            UsageReport { cached_input: Some(5), explicit_cached_input: Some(6), ..report(9, 1, 10) };
-        assert_eq!(buckets(&more_than_cached), [("input", 4), ("explicit_cached_input", 5), ("output", 1)]);
-        assert!(more_than_cached.normalise(Rule::OpenAi).clamped());
-    }
-
-    #[test]
-    fn more_cached_tokens_than_prompt_tokens_are_clamped_and_said() {
-        let usage = UsageReport { cached_input: Some(700), ..report(500, 1, 501) }.normalise(Rule::OpenAi);
-        assert_eq!(usage.counts().cached_input, Some(500));
-        assert!(usage.clamped());
-    }
-
-    #[test]
-    fn a_part_of_an_unknown_whole_is_not_counted_twice() {
-        let usage = UsageReport { cached_input_audio: Some(1), cache_creation_1h: Some(1), ..report(0, 0, 0) };
-        assert_eq!(buckets(&usage), []);
-    }
-
-    #[test]
-    fn each_rule_puts_apart_counts_where_they_belong() {
-        let counts = UsageReport {
-            input: Some(10),
-            cached_input: Some(7351),
-            cache_creation: Some(100),
-            output: Some(4),
-            reasoning: Some(3),
-            tool_use_input: Some(5),
-            ..Default::default()
-        };
-        for (rule, input, output) in [
-            (Rule::CacheApart, 7461, 4),
-            (Rule::ThoughtsApart, 15, 7),
-            (Rule::ReasoningApart, 10, 7),
-            (Rule::OpenAi, 10, 4),
-        ] {
-            let usage = counts.normalise(rule);
-            assert_eq!((usage.counts().input, usage.counts().output), (Some(input), Some(output)), "{rule:?}");
-        }
-    }
-
-    #[test]
-    fn a_total_alone_is_input() {
-        let voyage = UsageReport { total: Some(10), ..Default::default() };
-        assert_eq!(buckets(&voyage), [("input", 10)]);
-    }
-
-    #[test]
-    fn cached_images_are_not_charged_out_of_fresh_text() {
-        let usage = UsageReport {
-            cached_input: Some(1000),
-            cached_input_image: Some(1000),
-            input_image: Some(1000),
-            ..report(2000, 10, 2010)
-        };
-        assert_eq!(buckets(&usage), [("input", 1000), ("cached_input_image", 1000), ("output", 10)]);
-    }
-
-    #[test]
-    fn reasoning_beside_citations_is_on_top_of_the_completion() {
-        let usage = UsageReport { reasoning: Some(10), citation: Some(5), ..report(10, 20, 30) };
-        assert_eq!(buckets(&usage), [("input", 10), ("output", 20), ("reasoning", 10), ("citation", 5)]);
-    }
-
-    #[test]
-    fn unknown_stays_unknown() {
-        let usage = UsageReport { input: Some(8), total: Some(8), ..UsageReport::default() }.normalise(Rule::OpenAi);
-        assert_eq!(usage.counts().output, None);
-        assert_eq!(usage.counts().cached_input, None);
-        assert!(UsageReport::default().is_empty());
-    }
-
-    #[test]
-    fn a_later_event_replaces_what_it_names_and_keeps_the_rest() {
-        let mut usage =
-            UsageReport { input: Some(4), cache_creation: Some(1165), output: Some(1), ..Default::default() };
-        usage.update(&UsageReport { output: Some(201), ..Default::default() });
-        assert_eq!((usage.input, usage.cache_creation, usage.output), (Some(4), Some(1165), Some(201)));
-    }
-
-    #[test]
-    fn absurd_counts_saturate() {
-        let all = UsageReport {
-            input: Some(u64::MAX),
-            cached_input: Some(u64::MAX),
-            cache_creation: Some(u64::MAX),
-            input_audio: Some(u64::MAX),
-            output: Some(u64::MAX),
-            reasoning: Some(u64::MAX),
-            total: Some(u64::MAX),
-            ..Default::default()
-        };
-        let usage = all.normalise(Rule::OpenAi);
-        assert_eq!(usage.buckets().collect::<Vec<_>>(), [(Class::CachedInput, u64::MAX), (Class::Reasoning, u64::MAX)]);
-        assert!(usage.clamped(), "a cache write beside a wholly cached prompt");
-    }
-}
+mod tests;

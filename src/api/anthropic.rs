@@ -27,9 +27,10 @@ const ITERATION: Places<ReplyField> =
 const SERVICE_TIER: Place<ReplyField> = key("service_tier", ReplyField::ServiceTier);
 const SPEED: Place<ReplyField> = key("speed", ReplyField::Speed);
 const GEO: Place<ReplyField> = key("inference_geo", ReplyField::Geo);
-const TOOL_USE: Place<ReplyField> =
+pub(super) const TOOL_USE: Place<ReplyField> =
     within("server_tool_use", &[key("web_search_requests", ReplyField::Unit(Unit::WebSearchRequests))]);
-const ITERATIONS: Place<ReplyField> = within("iterations", &[container_each(ReplyField::Iteration, ITERATION)]);
+pub(super) const ITERATIONS: Place<ReplyField> =
+    within("iterations", &[container_each(ReplyField::Iteration, ITERATION)]);
 
 /// `usage` of a whole message, and of the event that ends a stream.
 const USAGE: Place<ReplyField> = container(
@@ -59,7 +60,8 @@ pub(super) const MESSAGE: Place<ReplyField> = within(
         key("model", ReplyField::Model),
         container(
             "usage",
-            ReplyField::Usage,
+            // Some proxies begin twice.
+            ReplyField::FirstUsage,
             &[INPUT, CACHE_READ, CACHE_WRITE, CACHE_WRITE_SPLIT, SERVICE_TIER, SPEED, GEO, TOOL_USE],
         ),
     ],

@@ -144,6 +144,8 @@ const INVOKE_USAGE: Place<ReplyField> = container(
         anthropic::CACHE_WRITE_SPLIT,
         anthropic::OUTPUT,
         anthropic::THOUGHTS,
+        anthropic::TOOL_USE,
+        anthropic::ITERATIONS,
         key("inputTokens", count(|usage| &mut usage.input)),
         key("outputTokens", count(|usage| &mut usage.output)),
         key("totalTokens", count(|usage| &mut usage.total)),
@@ -184,6 +186,8 @@ pub(super) static INVOKE: Format = Format {
         anthropic::MESSAGE,
         anthropic::DELTA,
         INVOKE_USAGE,
+        // Nova's streams.
+        within("metadata", &[INVOKE_USAGE]),
         key("inputTextTokenCount", ReplyField::BareCount(|usage| &mut usage.input)),
         within("results", &[within_each(&[key("tokenCount", ReplyField::BareCount(|usage| &mut usage.output))])]),
         key("prompt_token_count", ReplyField::BareCount(|usage| &mut usage.input)),

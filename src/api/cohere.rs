@@ -4,7 +4,7 @@
 use super::uses::Use;
 use super::{Dialect, Format, PLAIN, ReplyField, RequestField, anthropic, count, openai};
 use crate::body::json::{Place, container, container_each, key, pieces, within, within_each};
-use crate::usage::Unit;
+use crate::usage::{Rule, Unit};
 
 const BILLED: Place<ReplyField> = container(
     "billed_units",
@@ -13,7 +13,6 @@ const BILLED: Place<ReplyField> = container(
         key("input_tokens", count(|usage| &mut usage.input)),
         key("output_tokens", count(|usage| &mut usage.output)),
         key("search_units", ReplyField::Unit(Unit::SearchUnits)),
-        key("images", ReplyField::Unit(Unit::Images)),
     ],
 );
 
@@ -66,17 +65,32 @@ pub(super) static EMBED: Format = Format {
     name: "cohere_embed",
     operation: "embeddings",
     request: &[key("model", RequestField::Model)],
-    reply: &[key("id", ReplyField::Id), META],
+    reply: &[
+        key("id", ReplyField::Id),
+        within(
+            "meta",
+            &[container(
+                "billed_units",
+                ReplyField::Usage,
+                &[
+                    key("input_tokens", count(|usage| &mut usage.input)),
+                    key("image_tokens", count(|usage| &mut usage.input_image)),
+                    key("images", ReplyField::Unit(Unit::Images)),
+                ],
+            )],
+        ),
+    ],
+    rule: Rule::ImagesApart,
     dialect: Dialect::Cohere,
     ..PLAIN
 };
 
-/// `POST /v1/rerank` and `/v2/rerank`.
+/// `POST …/rerank`. Others took the path over (Voyage, Together) and count tokens.
 pub(super) static RERANK: Format = Format {
     name: "cohere_rerank",
     operation: "rerank",
     request: &[key("model", RequestField::Model)],
-    reply: &[key("id", ReplyField::Id), META],
+    reply: &[key("id", ReplyField::Id), key("model", ReplyField::Model), META, openai::USAGE],
     dialect: Dialect::Cohere,
     ..PLAIN
 };

@@ -1,15 +1,15 @@
 //! What a request and a reply say, gathered as their places come by.
 
+mod staged;
+
 use super::uses::{Use, Uses};
-use super::{ReplyField, RequestField, Side, number};
+use super::{ReplyField, RequestField, number};
 use crate::body::ReplySink;
 use crate::body::json::{Sink, Value};
 use crate::money::Decimal;
 use crate::usage::{Rule, Unit, UsageReport};
+use staged::{Detail, Modality, Staged};
 use std::collections::BTreeMap;
-
-/// Iterations of one reply that are kept; a reply has a handful.
-const MAX_ITERATIONS: usize = 64;
 
 /// Names of tools that are kept, and characters of each.
 const MAX_TOOL_NAMES: usize = 128;
@@ -249,123 +249,15 @@ pub struct ReplyFacts {
     staged: Staged,
 }
 
-/// What the JSON text at hand says of usage; it counts once the text is over and not damaged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Staged {
-    /// The usage object being read.
-    open: Option<UsageReport>,
-    /// Whether it says that the cache is one that the caller asked for.
-    explicit_cache: bool,
-    /// Usage objects that are whole.
-    usage: UsageReport,
-    iterations: Vec<Iteration>,
-    in_iteration: bool,
-    detail: Option<Detail>,
-    units: BTreeMap<Unit, Decimal>,
-    searches: u64,
-    elements: u64,
-}
-
-/// An element of a list of counts by modality, which come in either order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Detail {
-    side: Side,
-    modality: Option<Modality>,
-    tokens: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Modality {
-    Audio,
-    Image,
-    Video,
-    /// Not a modality: a cache's lifetime of an hour.
-    OneHour,
-}
-
-impl Modality {
-    /// By its name, or its number in Google's enumeration.
-    fn of(value: Value<'_>) -> Option<Modality> {
-        let name = match value {
-            Value::Text { text, .. } | Value::Number(text) => text,
-            _ => return None,
-        };
-        match name {
-            "AUDIO" | "audio" | "4" => Some(Modality::Audio),
-            "IMAGE" | "image" | "2" => Some(Modality::Image),
-            "VIDEO" | "video" | "3" => Some(Modality::Video),
-            "1h" => Some(Modality::OneHour),
-            _ => None,
-        }
-    }
-}
-
-impl Staged {
-    /// The counts a value belongs to: those of the iteration or of the usage object being read.
-    fn counts(&mut self) -> &mut UsageReport {
-        match self.iterations.last_mut() {
-            Some(iteration) if self.in_iteration => &mut iteration.usage,
-            _ => self.open.get_or_insert_default(),
-        }
-    }
-
-    fn usage_object(&mut self, value: Value<'_>) {
-        match value {
-            Value::Object => {
-                self.open = Some(UsageReport::default());
-                self.explicit_cache = false;
-                self.iterations.clear();
-            }
-            Value::End => {
-                if let Some(mut report) = self.open.take() {
-                    if self.explicit_cache {
-                        report.explicit_cached_input = report.cached_input;
-                    }
-                    self.usage.update(&report);
-                }
-            }
-            _ => self.open = None,
-        }
-    }
-
-    fn iteration(&mut self, value: Value<'_>) {
-        match value {
-            Value::Object => {
-                // Beyond the bound the last one is counted over: its counts must not be taken for the whole call's.
-                if self.iterations.len() < MAX_ITERATIONS {
-                    self.iterations.push(Iteration::default());
-                }
-                self.in_iteration = true;
-            }
-            _ => self.in_iteration = false,
-        }
-    }
-
-    fn end_detail(&mut self) {
-        let Some(Detail { side, modality: Some(modality), tokens: Some(tokens) }) = self.detail.take() else { return };
-        let counts = self.counts();
-        let slot = match (side, modality) {
-            (Side::Prompt, Modality::Audio) => &mut counts.input_audio,
-            (Side::Prompt, Modality::Image) => &mut counts.input_image,
-            (Side::Prompt, Modality::Video) => &mut counts.input_video,
-            (Side::Cache, Modality::Audio) => &mut counts.cached_input_audio,
-            (Side::Cache, Modality::Image) => &mut counts.cached_input_image,
-            (Side::Cache, Modality::Video) => &mut counts.cached_input_video,
-            (Side::Answer, Modality::Audio) => &mut counts.output_audio,
-            (Side::Answer, Modality::Image) => &mut counts.output_image,
-            (Side::Answer, Modality::Video) => &mut counts.output_video,
-            (Side::CacheWrite, Modality::OneHour) => &mut counts.cache_creation_1h,
-            _ => return,
-        };
-        *slot = Some(tokens);
-    }
-}
-
 impl Sink<ReplyField> for ReplyFacts {
     fn value(&mut self, field: ReplyField, value: Value<'_>) {
         let staged = &mut self.staged;
         match field {
             ReplyField::Usage => staged.usage_object(value),
+            ReplyField::FirstUsage => {
+                staged.anew |= value == Value::Object;
+                staged.usage_object(value);
+            }
             ReplyField::Count(slot) => {
                 if let Some(tokens) = number(value) {
                     *slot(staged.counts()) = Some(tokens);
@@ -405,8 +297,12 @@ impl Sink<ReplyField> for ReplyFacts {
             ReplyField::GroundingQuery => {
                 if value != Value::End {
                     staged.searches = staged.searches.saturating_add(1);
-                    staged.units.insert(Unit::WebSearchRequests, Decimal::from(staged.searches));
-                    staged.units.insert(Unit::GroundedRequests, Decimal::ONE);
+                    staged.grounded_on(staged.searches);
+                }
+            }
+            ReplyField::Chunk => {
+                if value == Value::Object {
+                    staged.searches = 0;
                 }
             }
             ReplyField::Iteration => staged.iteration(value),
@@ -436,13 +332,26 @@ impl Sink<ReplyField> for ReplyFacts {
             }
             ReplyField::Outputs => {
                 if value == Value::Array {
-                    staged.searches = 0;
+                    (staged.searches, staged.pages) = (0, 0);
                 }
             }
             ReplyField::OutputType => {
                 if value.as_text() == Some("web_search_call") {
                     staged.searches = staged.searches.saturating_add(1);
-                    staged.units.insert(Unit::WebSearchRequests, Decimal::from(staged.searches));
+                    staged.count_searches();
+                }
+            }
+            ReplyField::OutputAction => {
+                // A page that is opened or looked through is no search, and free.
+                if matches!(value.as_text(), Some("open_page" | "find_in_page")) {
+                    staged.pages = staged.pages.saturating_add(1);
+                    staged.count_searches();
+                }
+            }
+            ReplyField::MediaType => {
+                if value.as_text().is_some_and(|kind| kind.starts_with("image/")) {
+                    staged.elements = staged.elements.saturating_add(1);
+                    staged.units.insert(Unit::Images, Decimal::from(staged.elements));
                 }
             }
             ReplyField::Text => {
@@ -460,17 +369,38 @@ impl Sink<ReplyField> for ReplyFacts {
             ReplyField::Geo => set_text(&mut self.geo, value),
             ReplyField::FinishReason => set_text(&mut self.finish_reason, value),
             ReplyField::Status => {
-                set_text(&mut self.finish_reason, value);
+                // Why a response is incomplete may stand before or behind the word that it is.
+                if value.as_text() != Some("incomplete") || self.finish_reason.as_deref().is_none_or(is_status) {
+                    set_text(&mut self.finish_reason, value);
+                }
                 self.pending = matches!(value.as_text(), Some("queued" | "in_progress"));
             }
             ReplyField::Background => self.background = value == Value::Bool(true),
-            ReplyField::EventType => self.done |= value.as_text().is_some_and(ends_the_stream),
+            ReplyField::EventType => {
+                self.done |= value.as_text().is_some_and(ends_the_stream);
+                staged.is_error |= value.as_text() == Some("error");
+            }
             ReplyField::Done => self.done |= value == Value::Bool(true),
-            ReplyField::ErrorCode => set_text(&mut self.error, value),
-            ReplyField::ErrorType if self.error.is_none() => set_text(&mut self.error, value),
+            ReplyField::ErrorCode => match value {
+                Value::Number(code) if self.error.is_none() => self.error = Some(code.into()),
+                _ => set_text(&mut self.error, value),
+            },
+            // It says more than a number does.
+            ReplyField::ErrorType if self.error.as_deref().is_none_or(is_number) => set_text(&mut self.error, value),
             ReplyField::ErrorType => {}
+            ReplyField::EventCode => set_text(&mut staged.code, value),
+            ReplyField::Error => staged.is_error |= value.as_text().is_some_and(|text| !text.is_empty()),
         }
     }
+}
+
+/// Whether it says how far a response has come, and not why it ended.
+fn is_status(finish_reason: &str) -> bool {
+    matches!(finish_reason, "queued" | "in_progress" | "incomplete")
+}
+
+fn is_number(code: &str) -> bool {
+    code.parse::<i64>().is_ok()
 }
 
 /// Kinds of events after which nothing that matters follows.
@@ -484,13 +414,21 @@ fn ends_the_stream(kind: &str) -> bool {
             | "transcript.text.done"
             | "message-end"
             | "stream-end"
+            | "interaction.completed"
+            | "interaction.complete"
     )
 }
 
 impl ReplySink<ReplyField> for ReplyFacts {
     fn end_of_text(&mut self) {
         let staged = std::mem::take(&mut self.staged);
+        if staged.anew {
+            self.usage = UsageReport::default();
+        }
         self.usage.update(&staged.usage);
+        if staged.is_error && self.error.is_none() {
+            self.error = Some(staged.code.unwrap_or_else(|| "error".into()));
+        }
         if !staged.iterations.is_empty() {
             self.iterations = staged.iterations;
         }

@@ -25,7 +25,8 @@ pub(super) const USAGE: Place<ReplyField> = container(
         key("candidatesTokenCount", count(|usage| &mut usage.output)),
         key("thoughtsTokenCount", count(|usage| &mut usage.reasoning)),
         key("toolUsePromptTokenCount", count(|usage| &mut usage.tool_use_input)),
-        key("totalTokenCount", count(|usage| &mut usage.total)),
+        // By itself it is the size of a cache that was made, and not billed with the call.
+        key("totalTokenCount", ReplyField::TellingCount(|usage| &mut usage.total, Rule::ThoughtsApart)),
         within("promptTokensDetails", PROMPT_DETAILS),
         // Batch embeddings leave out an s.
         within("promptTokenDetails", PROMPT_DETAILS),
@@ -52,7 +53,7 @@ const CHUNK: Places<ReplyField> =
 
 // Google's servers take names in requests as `camelCase` and as `snake_case`; both are in its documentation.
 
-const SETTINGS: Places<RequestField> = &[
+pub(super) const SETTINGS: Places<RequestField> = &[
     key("maxOutputTokens", RequestField::MaxOutputTokens),
     key("max_output_tokens", RequestField::MaxOutputTokens),
     key("candidateCount", RequestField::Choices),
@@ -67,6 +68,8 @@ const SETTINGS: Places<RequestField> = &[
     within("response_modalities", &[each(RequestField::OutputModality)]),
     key("thinkingConfig", RequestField::Use(Use::Reasoning)),
     key("thinking_config", RequestField::Use(Use::Reasoning)),
+    // In interactions it stands by itself.
+    key("thinking_level", RequestField::Use(Use::Reasoning)),
     key("responseLogprobs", RequestField::Use(Use::Logprobs)),
     key("response_logprobs", RequestField::Use(Use::Logprobs)),
     key("speechConfig", RequestField::Use(Use::AudioOutput)),
@@ -135,7 +138,7 @@ pub(super) static GENERATE_CONTENT: Format = Format {
         CANDIDATES,
         USAGE,
         ERROR,
-        within_each(CHUNK),
+        container_each(ReplyField::Chunk, CHUNK),
     ],
     rule: Rule::ThoughtsApart,
     dialect: Dialect::Google,
@@ -156,17 +159,21 @@ pub(super) static EMBED: Format = Format {
     ..PLAIN
 };
 
-/// `POST …/models/{model}:predict` on Vertex AI: embeddings, counted per instance, which this adds up, and characters.
+/// `POST …/models/{model}:predict` on Vertex AI: embeddings, counted per instance, which this adds up, and characters; or
+/// images, by their number.
 pub(super) static VERTEX_PREDICT: Format = Format {
     name: "vertex_predict",
     operation: "embeddings",
     reply: &[
         within(
             "predictions",
-            &[within_each(&[within(
-                "embeddings",
-                &[within("statistics", &[key("token_count", ReplyField::AddedCount(|usage| &mut usage.input))])],
-            )])],
+            &[within_each(&[
+                within(
+                    "embeddings",
+                    &[within("statistics", &[key("token_count", ReplyField::AddedCount(|usage| &mut usage.input))])],
+                ),
+                key("mimeType", ReplyField::MediaType),
+            ])],
         ),
         within("metadata", &[key("billableCharacterCount", ReplyField::Unit(Unit::Characters))]),
         ERROR,

@@ -27,6 +27,7 @@ pub(super) static CHAT: Format = Format {
         key("model", ReplyField::Model),
         key("done", ReplyField::Done),
         key("done_reason", ReplyField::FinishReason),
+        key("error", ReplyField::Error),
         key("prompt_eval_count", ReplyField::BareCount(|usage| &mut usage.input)),
         key("eval_count", ReplyField::BareCount(|usage| &mut usage.output)),
         within("message", &[pieces("content", ReplyField::Text), pieces("thinking", ReplyField::Text)]),

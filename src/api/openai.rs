@@ -2,10 +2,10 @@
 //!
 //! A chat stream reports usage once, in its last data event before `[DONE]`, if the request asked for it with
 //! `stream_options.include_usage`; other events carry `"usage": null` or none. Compatible servers put usage into
-//! an event that still has choices (Mistral, DeepSeek, OpenRouter), repeat it (Groq, vLLM) or send it cumulatively
+//! an event that still has choices (Mistral, DeepSeek, OpenRouter) or into the choice itself (Moonshot), repeat it (Groq, vLLM) or send it cumulatively
 //! (Perplexity), so any object counts, the last one wins and nothing is summed. Their own spellings of the same counts
 //! stand in the one table here: `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` at the top (Together),
-//! `prompt_token_details` (Writer, Mistral), `num_cached_tokens` (Mistral), `citation_tokens` (Perplexity), costs
+//! `prompt_token_details` (Writer, Mistral), `num_cached_tokens` and `service_tier` (Mistral), `citation_tokens` (Perplexity), costs
 //! (OpenRouter, Vercel, Perplexity, xAI), `cache_creation_input_tokens` and `cache_type` among the details (Alibaba). A
 //! Responses stream reports in its terminal event, inside `response`.
 //! Source: <https://platform.openai.com/docs/api-reference>; of Alibaba's caches
@@ -14,7 +14,7 @@
 use super::uses::Use;
 use super::{Format, PLAIN, ReplyField, RequestField, anthropic, count};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
-use crate::usage::Unit;
+use crate::usage::{Rule, Unit};
 
 /// `tools`, each with its kind, and its name in `function` or beside it.
 pub(super) const TOOLS: Place<RequestField> = within(
@@ -122,7 +122,7 @@ pub(super) const OUTPUT_DETAILS: Places<ReplyField> = &[
 ];
 
 /// `usage` in either of OpenAI's spellings, prompt/completion and input/output.
-const USAGE: Place<ReplyField> = container(
+pub(super) const USAGE: Place<ReplyField> = container(
     "usage",
     ReplyField::Usage,
     &[
@@ -149,11 +149,12 @@ const USAGE: Place<ReplyField> = container(
         container("cost", ReplyField::CostUsd, &[key("total_cost", ReplyField::CostUsd)]),
         key("cost_in_usd_ticks", ReplyField::CostTicks),
         within("server_side_tool_usage_details", &[key("web_search_calls", ReplyField::Unit(Unit::WebSearchRequests))]),
+        key("service_tier", ReplyField::ServiceTier),
     ],
 );
 
 const ERROR: Place<ReplyField> =
-    within("error", &[key("code", ReplyField::ErrorCode), key("type", ReplyField::ErrorType)]);
+    container("error", ReplyField::Error, &[key("code", ReplyField::ErrorCode), key("type", ReplyField::ErrorType)]);
 
 const MESSAGE: Places<ReplyField> = &[
     pieces("content", ReplyField::Text),
@@ -178,6 +179,7 @@ pub(super) static CHAT: Format = Format {
                 key("finish_reason", ReplyField::FinishReason),
                 within("delta", MESSAGE),
                 within("message", MESSAGE),
+                USAGE,
             ])],
         ),
         USAGE,
@@ -207,8 +209,10 @@ pub(super) static COMPLETIONS: Format = Format {
     ..PLAIN
 };
 
+const OUTPUT_ACTION: Place<ReplyField> = within("action", &[key("type", ReplyField::OutputAction)]);
+
 const OUTPUT_ITEMS: Place<ReplyField> =
-    container("output", ReplyField::Outputs, &[within_each(&[key("type", ReplyField::OutputType)])]);
+    container("output", ReplyField::Outputs, &[within_each(&[key("type", ReplyField::OutputType), OUTPUT_ACTION])]);
 
 /// The same in an answer that is no stream, where the text has not been counted piece by piece.
 const WHOLE_OUTPUT: Place<ReplyField> = container(
@@ -216,6 +220,7 @@ const WHOLE_OUTPUT: Place<ReplyField> = container(
     ReplyField::Outputs,
     &[within_each(&[
         key("type", ReplyField::OutputType),
+        OUTPUT_ACTION,
         within("content", &[within_each(&[pieces("text", ReplyField::Text)])]),
     ])],
 );
@@ -260,6 +265,7 @@ pub(super) static RESPONSES: Format = Format {
     ],
     reply: &[
         key("type", ReplyField::EventType),
+        key("code", ReplyField::EventCode),
         pieces("delta", ReplyField::Text),
         within(
             "response",
@@ -308,6 +314,7 @@ pub(super) static IMAGES: Format = Format {
         USAGE,
         ERROR,
     ],
+    rule: Rule::GeneratesImages,
     ..PLAIN
 };
 
@@ -326,6 +333,7 @@ pub(super) static SPEECH: Format = Format {
     operation: "speech",
     request: &[key("model", RequestField::Model), pieces("input", RequestField::Characters)],
     reply: &[key("type", ReplyField::EventType), USAGE, ERROR],
+    rule: Rule::GeneratesAudio,
     ..PLAIN
 };
 

@@ -56,7 +56,9 @@ pub fn of_format(api: Api, path: &str) -> Option<&'static str> {
     let vertex = path.contains("/projects/") || path.contains("/publishers/");
     match api {
         Api::AnthropicMessages | Api::AnthropicCountTokens if !vertex => Some("anthropic"),
-        Api::GeminiGenerateContent | Api::GeminiEmbed | Api::GeminiCountTokens if !vertex => Some("gemini"),
+        Api::GeminiGenerateContent | Api::GeminiInteractions | Api::GeminiEmbed | Api::GeminiCountTokens if !vertex => {
+            Some("gemini")
+        }
         Api::VertexPredict => Some("vertex_ai"),
         _ if vertex => Some("vertex_ai"),
         Api::BedrockConverse | Api::BedrockInvoke | Api::BedrockCountTokens => Some("bedrock"),

@@ -85,7 +85,7 @@ fn bedrock(front: &str, last: &str) -> Option<Endpoint> {
 }
 
 /// Ends of paths, the longer before those they end in.
-const SUFFIXES: [(&str, Api); 28] = [
+const SUFFIXES: [(&str, Api); 30] = [
     ("/chat/completions", Api::OpenaiChat),
     ("/fim/completions", Api::OpenaiChat),
     ("/agents/completions", Api::OpenaiChat),
@@ -108,8 +108,10 @@ const SUFFIXES: [(&str, Api); 28] = [
     ("/v2/chat", Api::CohereChat),
     ("/v1/embed", Api::CohereEmbed),
     ("/v2/embed", Api::CohereEmbed),
-    ("/v1/rerank", Api::CohereRerank),
-    ("/v2/rerank", Api::CohereRerank),
+    ("/rerank", Api::CohereRerank),
+    ("/v1/interactions", Api::GeminiInteractions),
+    ("/v1alpha/interactions", Api::GeminiInteractions),
+    ("/v1beta/interactions", Api::GeminiInteractions),
     ("/api/chat", Api::OllamaChat),
     ("/api/generate", Api::OllamaChat),
     ("/api/embed", Api::OllamaEmbed),
@@ -120,6 +122,10 @@ fn by_suffix(path: &str) -> Option<Api> {
     // Ollama's own embeddings path ends like OpenAI's.
     if path.ends_with("/api/embeddings") {
         return Some(Api::OllamaEmbed);
+    }
+    // On Vertex AI it stands behind project and location.
+    if path.ends_with("/interactions") && path.contains("/locations/") {
+        return Some(Api::GeminiInteractions);
     }
     SUFFIXES.iter().find(|(suffix, _)| path.ends_with(suffix)).map(|&(_, api)| api)
 }
@@ -210,6 +216,9 @@ mod tests {
             ),
             ("/v2/chat", "cohere_chat"),
             ("/v2/rerank", "cohere_rerank"),
+            ("/rerank", "cohere_rerank"),
+            ("/v1beta/interactions", "gemini_interactions"),
+            ("/v1beta1/projects/p/locations/global/interactions", "gemini_interactions"),
             ("/v1/ocr", "mistral_ocr"),
             ("/api/chat", "ollama_chat"),
             ("/api/generate", "ollama_chat"),
@@ -231,6 +240,8 @@ mod tests {
             "/v1/files",
             "/chat",
             "/model/m/unknown",
+            "/interactions",
+            "/v1/interactions/i/callback",
         ] {
             assert_eq!(name(path), None, "{path}");
         }

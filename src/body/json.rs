@@ -103,12 +103,15 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The number, if it is a non-negative integer of up to 64 bits: counts in fractions are no counts.
+    /// The number, if it is a non-negative integer of up to 64 bits, be it written as `7.0`: counts in fractions are no
+    /// counts.
     pub fn as_count(&self) -> Option<u64> {
-        match self {
-            Value::Number(text) => text.parse().ok(),
-            _ => None,
-        }
+        let Value::Number(text) = self else { return None };
+        let whole = || {
+            let (whole, fraction) = text.split_once('.')?;
+            (!fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0')).then_some(whole)
+        };
+        text.parse().ok().or_else(|| whole()?.parse().ok())
     }
 
     /// The string, if it is one.
@@ -237,8 +240,15 @@ impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
         self.state == State::Broken
     }
 
-    /// Reads the next bytes.
-    pub fn feed(&mut self, mut bytes: &[u8], sink: &mut impl Sink<F>) {
+    /// Reads the next bytes of a text that is one value.
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) {
+        if !self.feed_value(bytes, sink).is_empty() {
+            self.state = State::Broken;
+        }
+    }
+
+    /// Reads the next bytes up to the end of the value and the white space behind it; returns what follows.
+    pub fn feed_value<'b>(&mut self, mut bytes: &'b [u8], sink: &mut impl Sink<F>) -> &'b [u8] {
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.state {
                 State::Text { key } => {
@@ -253,7 +263,7 @@ impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
                     bytes = self.skip(bytes, depth);
                     continue;
                 }
-                State::Broken => return,
+                State::Broken => return &[],
                 State::Scalar => {
                     if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.') {
                         if self.capture.len() < MAX_CAPTURE_BYTES {
@@ -274,10 +284,12 @@ impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
                 },
                 State::Colon if byte == b':' => self.state = State::Value { may_end: false },
                 State::After => self.after(byte, sink),
-                State::Colon | State::Finished => self.state = State::Broken,
+                State::Finished => return bytes,
+                State::Colon => self.state = State::Broken,
             }
             bytes = rest;
         }
+        bytes
     }
 
     /// Ends the text: a number at the top level has no byte behind it to end it.

@@ -18,6 +18,8 @@ pub(super) struct TextReader<F: 'static> {
     frames: event_stream::Reader,
     text: Text<F>,
     damage: Option<Damage>,
+    /// Bytes of a byte-order mark that may still come before the text.
+    mark: &'static [u8],
 }
 
 /// The JSON text being read.
@@ -39,6 +41,7 @@ impl<F: Copy + 'static> TextReader<F> {
             frames: event_stream::Reader::default(),
             text: Text { scanner: Scanner::new(places), wrapper, bytes: 0, like_done: true },
             damage: None,
+            mark: b"\xef\xbb\xbf",
         }
     }
 
@@ -47,6 +50,10 @@ impl<F: Copy + 'static> TextReader<F> {
     }
 
     pub(super) fn feed(&mut self, mut bytes: &[u8], sink: &mut impl ReplySink<F>) {
+        // Events have a reader that knows the mark; frames begin with their length.
+        if matches!(self.framing, None | Some(Framing::Json | Framing::Lines)) {
+            bytes = self.behind_mark(bytes);
+        }
         let framing = match self.framing {
             Some(framing) => framing,
             None => {
@@ -59,7 +66,7 @@ impl<F: Copy + 'static> TextReader<F> {
         };
         let text = &mut self.text;
         match framing {
-            Framing::Json => text.feed(bytes, sink),
+            Framing::Json => text.feed_texts(bytes, sink),
             Framing::Opaque => {}
             Framing::Sse => self.sse.feed(bytes, |part| match part {
                 sse::Part::Data(data) => text.feed(data, sink),
@@ -94,6 +101,18 @@ impl<F: Copy + 'static> TextReader<F> {
         }
     }
 
+    /// What comes behind a byte-order mark.
+    fn behind_mark<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
+        while let (Some((&expected, left)), Some((&byte, rest))) = (self.mark.split_first(), bytes.split_first()) {
+            if byte != expected {
+                self.mark = &[];
+                break;
+            }
+            (self.mark, bytes) = (left, rest);
+        }
+        bytes
+    }
+
     /// Ends the body, and says if it was cut off or damaged.
     pub(super) fn finish(&mut self, sink: &mut impl ReplySink<F>) -> Option<Damage> {
         let text = &mut self.text;
@@ -119,6 +138,18 @@ impl<F: Copy + 'static> Text<F> {
         self.like_done &= DONE.get(self.bytes..).is_some_and(|expected| expected.starts_with(bytes));
         self.bytes = self.bytes.saturating_add(bytes.len());
         self.scanner.feed(bytes, sink);
+    }
+
+    /// Reads one text, or several in a row: lines of JSON that are called JSON.
+    fn feed_texts(&mut self, mut bytes: &[u8], sink: &mut impl ReplySink<F>) {
+        while !bytes.is_empty() {
+            let rest = self.scanner.feed_value(bytes, sink);
+            self.bytes = self.bytes.saturating_add(bytes.len().saturating_sub(rest.len()));
+            if !rest.is_empty() {
+                self.end(sink);
+            }
+            bytes = rest;
+        }
     }
 
     /// Ends the text; false where it was cut off.

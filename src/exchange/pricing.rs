@@ -27,7 +27,9 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config, uni
         units.insert(Unit::Characters, Decimal::from(characters));
     }
     record.units = units.iter().map(|(unit, quantity)| (unit.name().into(), ExactNumber::new(quantity))).collect();
-    if call.api().format().free || (call.reply.usage.is_empty() && refused(call, record)) {
+    // What an error counts is not billed.
+    let unused = if call.reply.usage.is_empty() { refused(call, record) } else { is_error(call.status) };
+    if call.api().format().free || unused {
         return free(record, None);
     }
     let pricing = Pricing { call, config, unix_seconds, units: &units };
@@ -84,14 +86,19 @@ fn free(record: &mut UsageRecord, note: Option<&str>) -> Outcome {
     Outcome::default()
 }
 
+/// Whether a status tells of an error. 101 opens a WebSocket: what goes through it is work.
+fn is_error(status: Option<u16>) -> bool {
+    status.is_some_and(|status| status != 101 && !(200..300).contains(&status))
+}
+
 /// Whether the provider did no work that it would bill: an error, an answer of the gateway's own, or a request that
 /// never reached it, or not whole.
 fn refused(call: &Call, record: &UsageRecord) -> bool {
     if call.is_incomplete && record.status.is_none() {
         return true;
     }
-    // 101 opens a WebSocket: what goes through it is work.
-    let error = record.status.is_some_and(|status| status != 101 && !(200..300).contains(&status));
+    // An error may come with 200, too, and instead of an answer.
+    let error = is_error(record.status) || (call.reply.error.is_some() && call.reply.text_bytes == 0);
     match record.end_reason {
         EndReason::LocalReply => call.reply.text_bytes == 0,
         EndReason::Complete | EndReason::ClientAbort | EndReason::GatewayClosed | EndReason::Unknown => error,

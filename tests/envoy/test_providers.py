@@ -188,7 +188,7 @@ def test_the_fixtures_add_up() -> None:
     assert {f.meta["api"] for f in OWN.values()} == {
         "openai_chat", "openai_responses", "openai_completions", "openai_embeddings", "openai_images",
         "openai_audio_transcription", "openai_audio_speech", "openai_moderations", "anthropic_messages",
-        "anthropic_count_tokens", "gemini_generate_content", "gemini_count_tokens", "gemini_embed", "vertex_predict",
-        "bedrock_converse", "bedrock_invoke", "bedrock_count_tokens", "cohere_chat", "cohere_embed", "cohere_rerank",
-        "mistral_ocr", "ollama_chat", "ollama_embed",
+        "anthropic_count_tokens", "gemini_generate_content", "gemini_interactions", "gemini_count_tokens", "gemini_embed",
+        "vertex_predict", "bedrock_converse", "bedrock_invoke", "bedrock_count_tokens", "cohere_chat", "cohere_embed",
+        "cohere_rerank", "mistral_ocr", "ollama_chat", "ollama_embed",
     }

@@ -175,7 +175,11 @@ fn a_count_is_a_whole_number_of_64_bits() {
         ("18446744073709551615", Some(u64::MAX)),
         ("18446744073709551616", None),
         ("-1", None),
-        ("1.0", None),
+        ("1.0", Some(1)),
+        ("7.000", Some(7)),
+        ("-1.0", None),
+        ("1.5", None),
+        ("1.", None),
         ("1e3", None),
     ] {
         assert_eq!(Value::Number(number).as_count(), count, "{number}");

@@ -143,3 +143,70 @@ fn a_response_is_charged_once_however_often_it_is_looked_at() {
         }
     }
 }
+
+#[test]
+fn an_error_is_named_wherever_it_stands() {
+    let event =
+        |data: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"hi\"}}}}]}}\n\ndata: {data}\n\n");
+    for (path, data, error) in [
+        // OpenRouter has HTTP's numbers, vLLM a kind beside them, others nothing but a text.
+        ("/v1/chat/completions", r#"{"error":{"code":502,"message":"x"}}"#, Some("502")),
+        ("/v1/chat/completions", r#"{"error":{"code":400,"type":"BadRequestError"}}"#, Some("BadRequestError")),
+        ("/v1/chat/completions", r#"{"error":{"type":"BadRequestError","code":400}}"#, Some("BadRequestError")),
+        ("/v1/chat/completions", r#"{"error":{"type":"server_error","code":"overloaded"}}"#, Some("overloaded")),
+        ("/v1/chat/completions", r#"{"error":"overloaded"}"#, Some("error")),
+        ("/v1/chat/completions", r#"{"error":null}"#, None),
+        ("/v1/responses", r#"{"type":"error","code":"server_error","message":"x"}"#, Some("server_error")),
+        ("/v1/responses", r#"{"code":"server_error","type":"error"}"#, Some("server_error")),
+        ("/v1/responses", r#"{"type":"error","error":{"code":"model_not_found"}}"#, Some("model_not_found")),
+        ("/v1/responses", r#"{"type":"error","code":null}"#, Some("error")),
+        // Not every event's code is an error's.
+        ("/v1/responses", r#"{"type":"response.code_interpreter_call_code.done","code":"print(1)"}"#, None),
+        ("/v1/messages", r#"{"type":"error","error":{"type":"overloaded_error"}}"#, Some("overloaded_error")),
+        ("/api/chat", r#"{"error":"the runner stopped"}"#, Some("error")),
+    ] {
+        let mut bench = Bench::new();
+        let request = headers(&[(":method", "POST"), (":path", path)], &[]);
+        bench.on(Event::RequestHeaders { headers: &request, route: Route::default(), end_of_stream: false });
+        bench.on(Event::RequestBody { chunk: br#"{"model":"gpt-4o","stream":true}"#, end_of_stream: true });
+        bench.reply_headers("200", "text/event-stream", false);
+        bench.on(Event::ResponseBody { chunk: event(data).as_bytes(), end_of_stream: true });
+        let record = bench.log("via_upstream");
+        assert_eq!(record.error.as_deref(), error, "{path} {data}");
+    }
+}
+
+#[test]
+fn an_error_costs_nothing_unless_something_was_generated() {
+    let chunk = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
+    let error = "data: {\"error\":{\"code\":502,\"message\":\"x\"}}\n\n";
+    for (body, status) in [
+        (error.to_owned(), PriceStatus::Free),
+        (format!("{chunk}{error}"), PriceStatus::Estimated),
+        (chunk.to_owned(), PriceStatus::Estimated),
+    ] {
+        let mut bench = Bench::new();
+        bench.request(&[], r#"{"model":"gpt-4o","stream":true}"#);
+        bench.reply_headers("200", "text/event-stream", false);
+        bench.on(Event::ResponseBody { chunk: body.as_bytes(), end_of_stream: true });
+        assert_eq!(bench.log("via_upstream").price_status, Some(status), "{body}");
+    }
+}
+
+#[test]
+fn why_a_response_is_incomplete_is_told_wherever_it_stands() {
+    let details = r#""incomplete_details":{"reason":"max_output_tokens"}"#;
+    for (reply, reason) in [
+        (format!(r#"{{"status":"incomplete",{details}}}"#), "max_output_tokens"),
+        (format!(r#"{{{details},"status":"incomplete"}}"#), "max_output_tokens"),
+        (r#"{"status":"incomplete","incomplete_details":null}"#.to_owned(), "incomplete"),
+        (r#"{"incomplete_details":null,"status":"completed"}"#.to_owned(), "completed"),
+    ] {
+        let mut bench = Bench::new();
+        let request = headers(&[(":method", "POST"), (":path", "/v1/responses")], &[]);
+        bench.on(Event::RequestHeaders { headers: &request, route: Route::default(), end_of_stream: false });
+        bench.on(Event::RequestBody { chunk: br#"{"model":"gpt-4o"}"#, end_of_stream: true });
+        bench.reply("200", &reply);
+        assert_eq!(bench.log("via_upstream").finish_reason.as_deref(), Some(reason), "{reply}");
+    }
+}
