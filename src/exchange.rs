@@ -357,7 +357,7 @@ impl Exchange {
         let unrecognised = || self.unrecognised(headers, upstream.is_some());
         let rules = &self.config.attribution;
         let Some(endpoint) = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised) else {
-            Attribution::of_no_call(rules, headers, take_off);
+            Attribution::of_no_call(rules, headers, route.properties, take_off);
             return None;
         };
         let key_in_query = endpoint.api.format().dialect == Dialect::Google;
