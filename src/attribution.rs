@@ -354,6 +354,7 @@ impl Attribution {
                 match value {
                     Configured::Text(text) => self.offer(rules, source.target, place, text.as_bytes()),
                     Configured::TooLong => self.note_drop(place, DropReason::TooLong),
+                    Configured::NotUtf8 => self.note_drop(place, DropReason::NotUtf8),
                     Configured::Container => self.note_drop(place, DropReason::NotText),
                 }
             }

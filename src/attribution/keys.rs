@@ -53,9 +53,11 @@ impl Keys {
         let mut first = None;
         for (name, value) in headers.iter() {
             match name {
-                // A repeated header, which hosts may join to a list; no key has a comma.
+                // Envoy joins the values of a repeated one to a list; no key has a comma.
                 b"authorization" => {
-                    value.split(|&byte| byte == b',').for_each(|one| self.look_at(bearer(one), &mut first))
+                    for one in value.split(|&byte| byte == b',') {
+                        self.look_at(bearer(one), &mut first);
+                    }
                 }
                 b":path" if in_query => query_keys(value).for_each(|key| self.look_at(Some(&key), &mut first)),
                 _ if KEY_HEADERS.contains(&name) => self.look_at(Some(value), &mut first),

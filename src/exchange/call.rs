@@ -455,7 +455,7 @@ impl Call {
 
     /// Whether the caller says that it writes, where it says anything.
     pub(super) fn stated_workload(&self) -> Option<bool> {
-        self.attribution.get(Dimension::Workload).map(workload::writes)
+        self.attribution.get(Dimension::Workload).and_then(workload::writes)
     }
 
     /// The workload that was decided.
