@@ -4,10 +4,13 @@
 //! the call one that writes, anything else one that reads. Names are compared word by word, however they are put
 //! together: `createTicket`, `send_email`, `db.update-row` and `write2` have the words, `overwrite` and `sender` do not.
 
-/// The value of the dimension `workload` for a call that writes.
-pub const WRITE: &str = "agentic-write";
-/// The value for one that only reads.
-pub const READ: &str = "agentic-read";
+const WRITE: &str = "agentic-write";
+const READ: &str = "agentic-read";
+
+/// The value of the dimension `workload` for a call that writes, or for one that only reads.
+pub const fn word(writes: bool) -> &'static str {
+    if writes { WRITE } else { READ }
+}
 
 /// Whether the value of that dimension says that a call writes; `None`: it says neither. The configuration's spelling of
 /// the two words, with an underscore, is as good.

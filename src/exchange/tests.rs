@@ -527,6 +527,7 @@ fn the_workload_is_inferred_from_tools_where_the_caller_does_not_say() {
         ),
         ("/v1/messages", &long_name, None, "agentic-write", "inferred"),
         ("/v1/messages", &many, None, "agentic-write", "inferred"),
+        ("/v1/chat/completions", "{}", Some("Agentic_Write"), "agentic-write", "header"),
         // What is neither word is recorded as it came.
         ("/v1/chat/completions", chat, Some("batch"), "batch", "header"),
     ] {
