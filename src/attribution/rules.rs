@@ -471,14 +471,6 @@ impl Rules {
             || self.named(key).is_some()
     }
 
-    /// What `pattern` is among the recorded values of what `key` names, where that is another: they are normalised, or
-    /// hidden behind pseudonyms.
-    pub fn recorded(&self, key: &str, pattern: &Glob) -> Option<Glob> {
-        let (_, rule) = self.named(key).filter(|(_, rule)| !(rule.is_hidden && pattern.is_wild()))?;
-        let text = self.treatment.apply(pattern.as_str().as_bytes(), rule.is_id, rule.is_hidden).ok()?;
-        (text != pattern.as_str()).then(|| Glob::new(&text))
-    }
-
     /// Whether every call that is let pass has a value of it.
     pub fn is_certain(&self, key: &str) -> bool {
         self.named(key).is_some_and(|(index, rule)| {

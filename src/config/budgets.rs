@@ -240,11 +240,7 @@ fn conditions(node: Node<'_, '_>, rules: &Rules) -> Option<Box<[Condition]>> {
         }
         let glob = |node: Node<'_, '_>| node.text().map(|text| Glob::new(&text));
         let patterns = if values.is_list() { values.list(glob) } else { glob(values).map(|glob| vec![glob]) };
-        let mut patterns = patterns.unwrap_or_default();
-        // As it is written, and as calls are recorded that say so.
-        let recorded: Vec<_> = patterns.iter().filter_map(|glob| rules.recorded(name, glob)).collect();
-        patterns.extend(recorded);
-        conditions.push(Condition { key: name.into(), patterns: patterns.into() });
+        conditions.push(Condition { key: name.into(), patterns: patterns.unwrap_or_default().into() });
     });
     Some(conditions.into())
 }

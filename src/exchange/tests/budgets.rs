@@ -25,13 +25,6 @@ pub(super) struct Played {
     record: Option<UsageRecord>,
 }
 
-impl Played {
-    /// Whether the provider saw nothing of it.
-    pub(super) fn is_refused(&self) -> bool {
-        self.reply.is_some()
-    }
-}
-
 impl Gateway {
     pub(super) fn new(budgets: &Value, more: &Value) -> Gateway {
         let mut config = json!({
