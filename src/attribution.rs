@@ -278,9 +278,21 @@ impl Attribution {
         attribution
     }
 
-    /// Tells the headers of a request that is no call that are not to go on to `take_off`, each once.
-    pub fn of_no_call(rules: &Rules, headers: &Headers<'_>, take_off: impl FnMut(Cow<'static, str>)) {
-        Attribution::default().take_off(rules, headers, take_off);
+    /// Tells the headers of a request that is no call that are not to go on to `take_off`, each once. `properties` are as
+    /// in [`Attribution::read`].
+    pub fn of_no_call(
+        rules: &Rules,
+        headers: &Headers<'_>,
+        properties: &[Option<Vec<u8>>],
+        take_off: impl FnMut(Cow<'static, str>),
+    ) {
+        let mut caller = Attribution::default();
+        if rules.forwards_headers() {
+            // It may be a call to the gateway behind this one.
+            caller.distrusted = !rules.trusts(properties);
+            caller.key = rules.keys.find(headers, true).known;
+        }
+        caller.take_off(rules, headers, take_off);
     }
 
     fn take_off(&self, rules: &Rules, headers: &Headers<'_>, mut take_off: impl FnMut(Cow<'static, str>)) {
@@ -296,7 +308,8 @@ impl Attribution {
     /// Whether a header does not go on, for it is ours. Where headers are forwarded, only those do not whose word does
     /// not count.
     fn takes_off(&self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>) -> bool {
-        rules.takes_off(name, source) && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, source))
+        rules.takes_off(name, source)
+            && (!rules.forwards_headers() || self.distrusted || self.is_locked(rules, name, source))
     }
 
     fn read_header(&mut self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>, value: &[u8]) {
@@ -341,6 +354,7 @@ impl Attribution {
                 match value {
                     Configured::Text(text) => self.offer(rules, source.target, place, text.as_bytes()),
                     Configured::TooLong => self.note_drop(place, DropReason::TooLong),
+                    Configured::NotUtf8 => self.note_drop(place, DropReason::NotUtf8),
                     Configured::Container => self.note_drop(place, DropReason::NotText),
                 }
             }
@@ -394,9 +408,21 @@ impl Attribution {
 
     fn note_drop(&mut self, place: Place<'_>, reason: DropReason) {
         *self.drop_counts.entry(reason).or_default() += 1;
-        if self.dropped.len() < MAX_NOTES {
-            self.dropped.push(Dropped { place: place.shown().into(), reason });
+        let (is_attempt, is_full) = (reason == DropReason::Locked, self.dropped.len() >= MAX_NOTES);
+        if is_full && !is_attempt {
+            return;
         }
+        let dropped = Dropped { place: place.shown().into(), reason };
+        if is_attempt && self.dropped.contains(&dropped) {
+            return;
+        }
+        if is_full {
+            // An attempt on a lock is noted whatever else there is, or junk before it would hide it.
+            let other = self.dropped.iter().rposition(|drop| drop.reason != DropReason::Locked);
+            let Some(other) = other else { return };
+            self.dropped.remove(other);
+        }
+        self.dropped.push(dropped);
     }
 
     fn text(&self, held: &Held) -> &str {
@@ -461,10 +487,13 @@ impl Attribution {
         rules.reject && !self.distrusted && self.missing_slots(rules).any(|slot| rules.may_come_with_body(slot))
     }
 
-    fn is_locked(&self, rules: &Rules, source: Option<&HeaderSource>) -> bool {
+    /// Whether a header is about a dimension that the caller's key locks: as one of its sources, or by its name, which the
+    /// gateway behind this one may read it from.
+    fn is_locked(&self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>) -> bool {
         let set = rules.keys.get(self.key).map_or(&[][..], |key| &key.set);
         let locks = |slot| set.iter().any(|(own, _, locked)| *locked && *own == slot);
-        source.is_some_and(|source| source.targets.iter().any(|target| locks(target.slot)))
+        let is_source = || source.is_some_and(|source| source.targets.iter().any(|target| locks(target.slot)));
+        !set.is_empty() && (is_source() || rules.slot_named_by(name).is_some_and(locks))
     }
 }
 

@@ -357,10 +357,12 @@ impl Exchange {
         let unrecognised = || self.unrecognised(headers, upstream.is_some());
         let rules = &self.config.attribution;
         let Some(endpoint) = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised) else {
-            Attribution::of_no_call(rules, headers, take_off);
+            Attribution::of_no_call(rules, headers, route.properties, take_off);
             return None;
         };
-        let key_in_query = endpoint.api.format().dialect == Dialect::Google;
+        // What is not recognised may be Google's.
+        let api = endpoint.api;
+        let key_in_query = api.format().dialect == Dialect::Google || api == Api::Unrecognised;
         let attribution = Attribution::read(rules, headers, route.properties, key_in_query, take_off);
         Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
     }
@@ -411,6 +413,9 @@ impl Exchange {
             return answer(call, Refusal::Unmetered, verdict);
         }
         if unmetered && headers.upgrade_to_websocket() {
+            if let Some(refusal) = self.objection(&call, false) {
+                return answer(call, refusal, verdict);
+            }
             // What follows is no request with an end.
             call.provisional(&self.config, context);
             return State::AwaitingReply(call);

@@ -37,30 +37,40 @@ impl<'a> Headers<'a> {
         self.text(name, 32)?.parse().ok()
     }
 
-    /// The headers that an AWS Signature Version 4 in `authorization` covers: changing one breaks the request.
+    /// The headers that an AWS Signature Version 4 in `authorization` or in the query covers: changing one breaks the
+    /// request.
     pub fn signed(&self) -> SignedHeaders<'a> {
         let list = self.get("authorization").and_then(|value| {
             let value = str::from_utf8(value).ok()?.strip_prefix("AWS4-")?;
             let (_, list) = value.split_once("SignedHeaders=")?;
             list.split([',', ' ']).next()
         });
-        SignedHeaders { list }
+        SignedHeaders { list: list.or_else(|| self.signed_in_query()) }
+    }
+
+    /// The list of headers of a signature in the query, as it stands there.
+    fn signed_in_query(&self) -> Option<&'a str> {
+        let (_, query) = str::from_utf8(self.get(":path")?).ok()?.split_once('?')?;
+        query.split('&').find_map(|pair| pair.strip_prefix("X-Amz-SignedHeaders="))
     }
 }
 
 impl Headers<'_> {
     /// Whether an AWS signature covers the request.
     pub fn are_signed(&self) -> bool {
-        let aws = self.get("authorization").is_some_and(|value| value.starts_with(b"AWS4-"));
-        aws || self.get("x-amz-content-sha256").is_some()
+        self.have_aws_signature() || self.get("x-amz-content-sha256").is_some()
+    }
+
+    fn have_aws_signature(&self) -> bool {
+        let in_header = self.get("authorization").is_some_and(|value| value.starts_with(b"AWS4-"));
+        in_header || self.signed_in_query().is_some()
     }
 
     /// Whether a signature or digest covers the body, so that it must stay as it is: an AWS signature always does.
     pub fn fix_body(&self) -> bool {
         const FIXING: [&str; 6] =
             ["x-amz-content-sha256", "content-md5", "digest", "content-digest", "signature", "signature-input"];
-        let aws = self.get("authorization").is_some_and(|value| value.starts_with(b"AWS4-"));
-        aws || FIXING.into_iter().any(|name| self.get(name).is_some())
+        self.have_aws_signature() || FIXING.into_iter().any(|name| self.get(name).is_some())
     }
 }
 
@@ -81,7 +91,8 @@ pub struct SignedHeaders<'a> {
 impl SignedHeaders<'_> {
     /// Whether the signature covers the header `name`.
     pub fn contain(&self, name: &[u8]) -> bool {
-        self.list.is_some_and(|list| list.split(';').any(|signed| signed.as_bytes().eq_ignore_ascii_case(name)))
+        let names = self.list.into_iter().flat_map(|list| list.split(';')).flat_map(|list| list.split("%3B"));
+        names.flat_map(|list| list.split("%3b")).any(|signed| signed.as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -129,6 +140,16 @@ mod tests {
         let signed = headers.signed();
         assert!(signed.contain(b"x-cost-team") && signed.contain(b"host"));
         assert!(!signed.contain(b"x-cost-feature") && !signed.contain(b"cost-team"));
+        for list in ["host%3Bx-cost-team", "host;x-cost-team", "host%3bx-cost-team"] {
+            let path = format!("/model/m/converse?X-Amz-Expires=60&X-Amz-SignedHeaders={list}&X-Amz-Signature=abc");
+            let headers: Headers<'_> = [(&b":path"[..], path.as_bytes())].into_iter().collect();
+            let signed = headers.signed();
+            assert!(signed.contain(b"x-cost-team") && signed.contain(b"host") && !signed.contain(b"x-cost-feature"));
+            assert!(headers.are_signed() && headers.fix_body(), "{list}");
+        }
+        let plain: Headers<'_> =
+            [(&b":path"[..], &b"/v1/chat/completions?key=SignedHeaders"[..])].into_iter().collect();
+        assert!(!plain.are_signed() && !plain.fix_body());
         let bearer: Headers<'_> = [(&b"authorization"[..], &b"Bearer SignedHeaders=host"[..])].into_iter().collect();
         assert!(!bearer.signed().contain(b"host"));
     }

@@ -200,8 +200,8 @@ impl LogGate {
 
     /// Whether to write `event`.
     pub fn admit(&mut self, event: &Event<'_>) -> bool {
-        if matches!(event, Event::BudgetAlert { .. } | Event::AdminChange { .. }) {
-            // The ledger has seen to it that there is one of each.
+        if matches!(event, Event::BudgetAlert { .. } | Event::AdminChange { .. } | Event::NearDuplicate { .. }) {
+            // The ledger, and the spellings that were seen, have seen to it that there is one of each.
             return true;
         }
         let (kind, detail) = event.key();

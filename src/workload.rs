@@ -2,23 +2,35 @@
 //!
 //! Where the caller does not say so, the names of the tools it offers do: a name with one of the write words in it makes
 //! the call one that writes, anything else one that reads. Names are compared word by word, however they are put
-//! together: `createTicket`, `send_email` and `db.update-row` have the words, `overwrite` and `sender` do not.
+//! together: `createTicket`, `send_email`, `db.update-row` and `write2` have the words, `overwrite` and `sender` do not.
 
-/// The value of the dimension `workload` for a call that writes.
-pub const WRITE: &str = "agentic-write";
-/// The value for one that only reads.
-pub const READ: &str = "agentic-read";
+const WRITE: &str = "agentic-write";
+const READ: &str = "agentic-read";
 
-/// Whether the value of that dimension says that a call writes.
-pub fn writes(said: &str) -> bool {
-    said.eq_ignore_ascii_case(WRITE)
+/// The value of the dimension `workload` for a call that writes, or for one that only reads.
+pub const fn word(writes: bool) -> &'static str {
+    if writes { WRITE } else { READ }
+}
+
+/// Whether the value of that dimension says that a call writes; `None`: it says neither. The configuration's spelling of
+/// the two words, with an underscore, is as good.
+pub fn writes(said: &str) -> Option<bool> {
+    let is = |word: &str| {
+        let same = |(own, other): (u8, u8)| own == other.to_ascii_lowercase() || (own == b'-' && other == b'_');
+        word.len() == said.len() && word.bytes().zip(said.bytes()).all(same)
+    };
+    if is(WRITE) { Some(true) } else { is(READ).then_some(false) }
 }
 
 /// Whether the name of a tool has one of `words` (in lower case) in it.
 pub fn names_a_write(tool: &str, words: &[Box<str>]) -> bool {
     let mut word = String::new();
     let mut previous_lower = false;
-    let hit = |word: &str| words.iter().any(|wanted| **wanted == *word);
+    // A number behind a word tells versions apart, not words.
+    let hit = |word: &str| {
+        let plain = word.trim_end_matches(char::is_numeric);
+        words.iter().any(|wanted| **wanted == *word || **wanted == *plain)
+    };
     let mut characters = tool.chars().peekable();
     while let Some(character) = characters.next() {
         // A word begins at a capital behind a small letter (`sendEmail`), and at one before a small letter
@@ -46,6 +58,23 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
+    fn a_value_says_that_a_call_writes_or_reads_or_nothing() {
+        for (said, expected) in [
+            ("agentic-write", Some(true)),
+            ("Agentic-Write", Some(true)),
+            ("agentic_write", Some(true)),
+            ("agentic-read", Some(false)),
+            ("AGENTIC_READ", Some(false)),
+            ("write", None),
+            ("agentic-writes", None),
+            ("batch", None),
+            ("", None),
+        ] {
+            assert_eq!(writes(said), expected, "{said}");
+        }
+    }
+
+    #[test]
     fn names_are_taken_apart_into_words() {
         let words = ["create", "update", "delete", "send", "write"].map(Into::into);
         for (tool, writes) in [
@@ -57,6 +86,8 @@ mod tests {
             ("files/write", true),
             ("Write", true),
             ("v2Update", true),
+            ("write2", true),
+            ("update_row_3", true),
             ("overwrite", false),
             ("sender", false),
             ("search_documents", false),

@@ -5,15 +5,15 @@ mod staged;
 use super::uses::{Use, Uses};
 use super::{ReplyField, RequestField, number};
 use crate::body::ReplySink;
-use crate::body::json::{Sink, Value};
+use crate::body::json::{MAX_CAPTURE_BYTES, Sink, Value};
 use crate::money::Decimal;
 use crate::usage::{Rule, Unit, UsageReport};
 use staged::{Detail, Modality, Staged};
 use std::collections::BTreeMap;
 
-/// Names of tools that are kept, and characters of each.
-const MAX_TOOL_NAMES: usize = 128;
-const MAX_TOOL_NAME_CHARS: usize = 64;
+/// Names of tools that are kept, and characters of each: Anthropic and Gemini allow 128.
+const MAX_TOOL_NAMES: usize = 512;
+const MAX_TOOL_NAME_CHARS: usize = 128;
 
 /// What a request's body says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub enum Configured {
     Text(Box<str>),
     /// A string that is longer than is read.
     TooLong,
+    /// A string that is not UTF-8.
+    NotUtf8,
     /// A list or an object.
     Container,
 }
@@ -89,6 +91,7 @@ impl Sink<RequestField> for RequestFacts {
             RequestField::Configured(number) => {
                 let value = match value {
                     Value::Text { text, bytes } if bytes == text.len() as u64 => Configured::Text(text.into()),
+                    Value::Text { bytes, .. } if bytes <= MAX_CAPTURE_BYTES as u64 => Configured::NotUtf8,
                     Value::Text { .. } => Configured::TooLong,
                     Value::Number(text) => Configured::Text(text.into()),
                     Value::Bool(flag) => Configured::Text(if flag { "true" } else { "false" }.into()),

@@ -16,7 +16,7 @@ use super::{Format, PLAIN, ReplyField, RequestField, anthropic, count};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
 use crate::usage::{Rule, Unit};
 
-/// `tools`, each with its kind, and its name in `function` or beside it.
+/// `tools`, each with its kind, and its name beside it, in `function` or, of a tool whose input is free text, in `custom`.
 pub(super) const TOOLS: Place<RequestField> = within(
     "tools",
     &[container_each(
@@ -25,6 +25,7 @@ pub(super) const TOOLS: Place<RequestField> = within(
             key("type", RequestField::ToolKind),
             key("name", RequestField::ToolName),
             within("function", &[key("name", RequestField::ToolName)]),
+            within("custom", &[key("name", RequestField::ToolName)]),
         ],
     )],
 );

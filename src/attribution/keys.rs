@@ -53,7 +53,12 @@ impl Keys {
         let mut first = None;
         for (name, value) in headers.iter() {
             match name {
-                b"authorization" => self.look_at(bearer(value), &mut first),
+                // Envoy joins the values of a repeated one to a list; no key has a comma.
+                b"authorization" => {
+                    for one in value.split(|&byte| byte == b',') {
+                        self.look_at(bearer(one), &mut first);
+                    }
+                }
                 b":path" if in_query => query_keys(value).for_each(|key| self.look_at(Some(&key), &mut first)),
                 _ if KEY_HEADERS.contains(&name) => self.look_at(Some(value), &mut first),
                 _ => continue,
@@ -160,6 +165,10 @@ mod tests {
             (&[("x-api-key", "sk-unknown"), ("x-api-key", "sk-known")], Some("bot")),
             (&[(":path", "/x?key=sk-unknown&key=sk-known")], Some("bot")),
             (&[("x-api-key", "sk-other"), ("api-key", "sk-known")], Some("other")),
+            // Envoy joins the values of a repeated `authorization`.
+            (&[("authorization", "Bearer sk-unknown,Bearer sk-known")], Some("bot")),
+            (&[("authorization", "Bearer sk-known, Bearer sk-unknown")], Some("bot")),
+            (&[("authorization", "Basic c2s=, bearer sk-known")], Some("bot")),
             (&[("authorization", jwt)], None),
             (&[("authorization", "Bearer ya29.a0AfH6SM")], None),
             (&[("authorization", "AWS4-HMAC-SHA256 Credential=AK/x, SignedHeaders=host, Signature=0")], None),

@@ -5,7 +5,7 @@
 
 use super::dimension::{Dimension, Name, header_name};
 use super::keys::{Key, KeyHash, Keys};
-use super::values::{Pseudonym, Treatment};
+use super::values::{Pseudonym, Treatment, property_text};
 use super::{DropReason, HEADER_PREFIX, TAG_PREFIX};
 use crate::api::RequestField;
 use crate::body::json::Paths;
@@ -392,12 +392,21 @@ impl Rules {
     /// The name of the tag that one of our headers sets, where no dimension of the configuration has that name.
     pub(super) fn tag<'n>(&self, header: &'n [u8]) -> Result<&'n str, DropReason> {
         let header = str::from_utf8(header).map_err(|_| DropReason::UnknownHeader)?;
-        if let Some(tag) = header.strip_prefix(TAG_PREFIX).filter(|tag| !tag.is_empty()) {
-            let declared = self.dimensions.iter().any(|rule| matches!(&rule.name, Name::Tag(own) if **own == *tag));
-            return if declared { Err(DropReason::NotASource) } else { Ok(tag) };
+        if self.slot_named_by(header.as_bytes()).is_some() {
+            return Err(DropReason::NotASource);
         }
-        let built_in = super::dimension::HEADERS.iter().any(|(own, _)| *own == header);
-        Err(if built_in { DropReason::NotASource } else { DropReason::UnknownHeader })
+        header.strip_prefix(TAG_PREFIX).filter(|tag| !tag.is_empty()).ok_or(DropReason::UnknownHeader)
+    }
+
+    /// The dimension whose own header `header` is, whether it is a source of it or not.
+    pub(super) fn slot_named_by(&self, header: &[u8]) -> Option<Slot> {
+        let header = str::from_utf8(header).ok()?;
+        if let Some((_, dimension)) = super::dimension::HEADERS.iter().find(|(own, _)| *own == header) {
+            return Some(dimension.slot());
+        }
+        let tag = header.strip_prefix(TAG_PREFIX)?;
+        let is_own = |rule: &Rule| matches!(&rule.name, Name::Tag(own) if **own == *tag);
+        Slot::try_from(self.dimensions.iter().position(is_own)?).ok()
     }
 
     /// Whether the word of a caller with these properties counts.
@@ -406,8 +415,9 @@ impl Rules {
             TrustRule::Always => true,
             TrustRule::Never => false,
             TrustRule::Where { property, matches } => {
-                let value = properties.get(*property).and_then(|value| str::from_utf8(value.as_deref()?).ok());
-                value.is_some_and(|value| matches.iter().any(|glob| glob.matches(value)))
+                let text = properties.get(*property).and_then(|value| property_text(value.as_deref()?));
+                let text = text.as_deref().and_then(|text| str::from_utf8(text).ok());
+                text.is_some_and(|text| matches.iter().any(|glob| glob.matches(text)))
             }
         }
     }

@@ -316,3 +316,61 @@ fn a_call_is_refused_only_when_no_source_is_left_that_could_name_an_owner() {
     let lenient = self::rules(&section(""));
     assert_eq!(read(&lenient, &[]).objection(&lenient, false), None);
 }
+
+#[test]
+fn a_truth_value_or_a_number_that_the_host_knows_makes_a_caller_trusted_by_its_text() {
+    let trusts = |matches: &str, property: Option<&[u8]>| {
+        let section = format!(r#"{{"trust_headers": {{"property": ["connection", "mtls"], "matches": [{matches}]}}}}"#);
+        let rules = rules(&section);
+        let headers = [(&b"x-cost-team"[..], &b"t"[..])].into_iter().collect();
+        let attribution = Attribution::read(&rules, &headers, &[property.map(<[u8]>::to_vec)], false, drop);
+        attribution.get(Dimension::Team).is_some()
+    };
+    assert!(trusts(r#""true""#, Some(&[1])));
+    assert!(!trusts(r#""true""#, Some(&[0])));
+    assert!(!trusts(r#""true""#, None));
+    assert!(trusts(r#""7""#, Some(&7.0f64.to_bits().to_le_bytes())));
+    assert!(!trusts(r#""CN=*""#, Some(b"\xff\xfe")));
+}
+
+#[test]
+fn an_attempt_on_a_lock_is_noted_however_much_junk_comes_before_it() {
+    let names: Vec<String> = (0..40).map(|n| format!("x-cost-junk-{n}")).collect();
+    let mut headers: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"v"[..])).collect();
+    headers.extend([("authorization", &b"Bearer sk-1"[..]), ("x-cost-department", b"sales"), ("x-team", b"a")]);
+    let attribution = read(&keys(), &headers);
+    let locked: Vec<_> = attribution.dropped.iter().filter(|drop| drop.reason == DropReason::Locked).collect();
+    assert_eq!(locked.iter().map(|drop| &*drop.place).collect::<Vec<_>>(), ["x-cost-department", "x-team"]);
+    assert_eq!(attribution.dropped.len(), MAX_NOTES);
+    assert_eq!(attribution.drop_counts[&DropReason::UnknownHeader], 40);
+    // Nor do many attempts crowd each other out.
+    let again: Vec<(&str, &[u8])> =
+        headers.iter().copied().chain((0..40).map(|_| ("x-cost-department", &b"x"[..]))).collect();
+    let attribution = read(&keys(), &again);
+    assert_eq!(attribution.dropped.len(), MAX_NOTES);
+    assert!(attribution.dropped.iter().any(|drop| &*drop.place == "x-team"));
+}
+
+#[test]
+fn what_a_lock_or_distrust_overrules_does_not_go_on_under_another_name() {
+    let section = |trust: &str| {
+        KEYS.replace(
+            r#""team": {"from": [{"header": "x-team"}, {"header": "x-cost-team"}]}"#,
+            r#""team": {"from": [{"header": "x-team"}]}"#,
+        )
+        .replacen('{', &format!(r#"{{"forward_headers": true, "trust_headers": "{trust}", "#), 1)
+        .replace("HASH", "0f1ad1e41a4e0c8b1b4e7de4f56a1a3b7e4ebbd1b4bd1ad2d2ae4ec0d1b2c3d4")
+    };
+    // A header that is no source here may well be one for the gateway behind.
+    let rules = rules(&section("always"));
+    let names = ["x-cost-team", "x-team", "x-cost-tag-tier", "x-cost-department", "x-cost-user", "x-cost-tag-other"];
+    let headers: Headers<'_> = names.iter().map(|name| (name.as_bytes(), &b"v"[..])).collect();
+    let locked = Attribution { key: Some(*keys_of(&rules)), ..Attribution::default() };
+    let mut taken = Vec::new();
+    locked.take_off(&rules, &headers, |name| taken.push(name));
+    assert_eq!(taken, ["x-cost-team", "x-team", "x-cost-tag-tier", "x-cost-department"]);
+    // Nor with a request that is no call here.
+    let mut taken = Vec::new();
+    Attribution::of_no_call(&self::rules(&section("never")), &headers, &[], |name| taken.push(name));
+    assert_eq!(taken, names);
+}

@@ -84,32 +84,35 @@ impl Pseudonym {
 }
 
 /// A property as text. Envoy hands over strings as they are, numbers as eight bytes and truth values as one: of what
-/// is no printable text, those are told apart by their bits. Anything else (a list, a message) is no text.
+/// is no printable text, those are told apart by their bits. Anything else (a list, an object) is no text.
 pub(super) fn property_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let printable = str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control));
     if printable {
         return Some(Cow::Borrowed(bytes));
     }
-    let number = |number: u64| Some(Cow::Owned(number.to_string().into_bytes()));
     match *bytes {
         [0] => Some(Cow::Borrowed(b"false")),
         [1] => Some(Cow::Borrowed(b"true")),
         [..] => {
-            let bits = u64::from_le_bytes(*bytes.first_chunk::<8>().filter(|_| bytes.len() == 8)?);
-            // Below 2^52 the bits of a double are those of no whole number but 0, so it is an integer.
-            if bits < 1 << 52 { number(bits) } else { whole_double(bits).and_then(number) }
+            let eight = *bytes.first_chunk::<8>().filter(|_| bytes.len() == 8)?;
+            let bits = u64::from_le_bytes(eight);
+            // Below 2^52 the bits of a double are those of no usual number but 0, so it is an integer.
+            let text = if bits < 1 << 52 { Some(bits.to_string()) } else { double_text(eight) };
+            text.map(|text| Cow::Owned(text.into_bytes()))
         }
     }
 }
 
-/// The value of a double with these bits, where it is a whole number from 1 up to, not including, 2^53.
-fn whole_double(bits: u64) -> Option<u64> {
-    const FRACTION_BITS: u64 = 52;
-    const BIAS: u64 = 1023;
-    let exponent = (bits >> FRACTION_BITS).checked_sub(BIAS).filter(|&exponent| exponent <= FRACTION_BITS)?;
-    let mantissa = 1 << FRACTION_BITS | bits & ((1 << FRACTION_BITS) - 1);
-    let shift = FRACTION_BITS - exponent;
-    (mantissa & ((1 << shift) - 1) == 0).then_some(mantissa >> shift)
+/// A double as JSON has it, where its digits are certain: below 2^53, and with few of them behind the point.
+fn double_text(bytes: [u8; 8]) -> Option<String> {
+    const CERTAIN: f64 = 9_007_199_254_740_992.0;
+    const MAX_DIGITS: usize = 20;
+    // How a list or an object of eight bytes begins, which would be a fraction.
+    let may_be_message = bytes.starts_with(&[0x0a, 0x06]);
+    let number = f64::from_le_bytes(bytes);
+    let text = Some(number).filter(|number| number.abs() < CERTAIN)?.to_string();
+    let is_fraction = text.contains('.');
+    (text.len() <= MAX_DIGITS && !(is_fraction && may_be_message)).then_some(text)
 }
 
 /// The members of a W3C `baggage` value: keys with their decoded values, without their own properties.
@@ -167,9 +170,18 @@ mod tests {
             (double(1.0), Some("1")),
             (double(9_007_199_254_740_992.0), None),
             (double(9_007_199_254_740_991.0), Some("9007199254740991")),
-            (double(0.5), None),
-            (double(-1.0), None),
+            (double(0.5), Some("0.5")),
+            (double(1.1), Some("1.1")),
+            (double(-1.0), Some("-1")),
+            (double(-2.25), Some("-2.25")),
+            (double(1e-30), None),
+            (double(1e300), None),
             (double(f64::NAN), None),
+            (double(f64::INFINITY), None),
+            // A list of one text with four letters, and an object, both as long as a number.
+            (b"\x0a\x06\x1a\x04abcd".to_vec(), None),
+            (b"\x0a\x06\x1a\x04abc?".to_vec(), None),
+            (b"\x0a\x06\x0a\x00\x12\x02\x20\x01".to_vec(), None),
             (b"\x0a\x05\x1a\x03abc".to_vec(), None),
             (b"\xff\xfe".to_vec(), None),
             (vec![2], None),

@@ -6,6 +6,7 @@ use crate::attribution::{
     Dimension, DimensionDraft, Draft, KeyDraft, KeyHash, MAX_BODY_DEPTH, MAX_BODY_PATHS, MAX_OWN_DIMENSIONS,
     MAX_PROPERTIES, MAX_SOURCES, MAX_TAG_NAME_BYTES, Name, Pseudonym, Rules, Source, Trust, is_secret,
 };
+use crate::body::json::MAX_CAPTURE_BYTES;
 use crate::glob::Glob;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -20,15 +21,21 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<Rules> {
     let object = node.object()?;
     let default = Draft::default();
     let max_value_bytes = read_size(&object, "max_value_bytes", default.max_value_bytes, 1..=4096);
-    let dimensions = object.get("dimensions").map(|node| read_dimensions(node, max_value_bytes)).unwrap_or_default();
+    let normalise = read_word(&object, "normalise", &["none", "lowercase_hyphen"]) == Some("lowercase_hyphen");
+    let values = Values { max_bytes: max_value_bytes, normalise };
+    let dimensions = object.get("dimensions").map(|node| read_dimensions(node, &values)).unwrap_or_default();
     let names = Names { own: dimensions.iter().map(|dimension| &dimension.name).collect() };
+    let sources = || dimensions.iter().filter_map(|dimension| dimension.sources.as_deref()).flatten();
+    if max_value_bytes > MAX_CAPTURE_BYTES && sources().any(|source| matches!(source, Source::Body(_))) {
+        let why = format!("is more than the {MAX_CAPTURE_BYTES} bytes that are read of a value in the body");
+        object.error_at(".max_value_bytes", &why);
+    }
 
     let required = object.get("required").map(|list| names.list(list)).unwrap_or_default();
     let reject = read_word(&object, "on_missing", &["allow", "reject"]) == Some("reject");
     if reject && required.is_empty() {
         object.error_at(".on_missing", "reject needs at least one name in required");
     }
-    let normalise = read_word(&object, "normalise", &["none", "lowercase_hyphen"]) == Some("lowercase_hyphen");
     let pseudonymise = object.get("pseudonymise").map(|list| names.list(list)).unwrap_or_default();
     let pseudonym = object.get("pseudonym_key").and_then(read_pseudonym_key);
     if !pseudonymise.is_empty() && object.get("pseudonym_key").is_none() {
@@ -36,7 +43,7 @@ pub(super) fn read(node: Node<'_, '_>) -> Option<Rules> {
     }
     let forward_headers = object.get("forward_headers").and_then(Node::boolean).unwrap_or(default.forward_headers);
     let trust = object.get("trust_headers").and_then(read_trust).unwrap_or_default();
-    let keys = object.get("keys").map(|list| read_keys(list, &names, max_value_bytes)).unwrap_or_default();
+    let keys = object.get("keys").map(|list| read_keys(list, &names, &values)).unwrap_or_default();
     object.finish();
     let draft = Draft {
         required,
@@ -99,7 +106,7 @@ impl Names<'_> {
     }
 }
 
-fn read_dimensions(node: Node<'_, '_>, max_value_bytes: usize) -> Vec<DimensionDraft> {
+fn read_dimensions(node: Node<'_, '_>, values: &Values) -> Vec<DimensionDraft> {
     let mut dimensions: Vec<DimensionDraft> = Vec::new();
     let (mut properties, mut body_paths) = (BTreeSet::new(), BTreeSet::new());
     let Some(object) = node.object() else { return dimensions };
@@ -126,7 +133,7 @@ fn read_dimensions(node: Node<'_, '_>, max_value_bytes: usize) -> Vec<DimensionD
                 }
             }
         }
-        let default = object.get("default").and_then(|node| read_value(&node, max_value_bytes));
+        let default = object.get("default").and_then(|node| values.read(&node));
         if sources.is_none() && object.get("default").is_none() {
             object.error("expected from, default or both");
         }
@@ -147,16 +154,27 @@ fn read_dimensions(node: Node<'_, '_>, max_value_bytes: usize) -> Vec<DimensionD
     dimensions
 }
 
-/// A value that the configuration itself gives to a dimension.
-fn read_value(node: &Node<'_, '_>, max_value_bytes: usize) -> Option<Box<str>> {
-    let text = node.text()?;
-    if text.len() > max_value_bytes {
-        node.error(format!("is longer than max_value_bytes, {max_value_bytes}"));
+/// The values that the configuration itself gives to dimensions.
+struct Values {
+    max_bytes: usize,
+    normalise: bool,
+}
+
+impl Values {
+    fn read(&self, node: &Node<'_, '_>) -> Option<Box<str>> {
+        let (text, max_bytes) = (node.text()?, self.max_bytes);
+        if text.len() > max_bytes {
+            node.error(format!("is longer than max_value_bytes, {max_bytes}"));
+        }
+        if text.chars().any(char::is_control) {
+            node.error("must not have control characters");
+        }
+        // A lock to it would lock nothing.
+        if self.normalise && text.chars().all(|c| c.is_whitespace() || matches!(c, '_' | '-')) {
+            node.error("is nothing once it is normalised");
+        }
+        Some(text.into())
     }
-    if text.chars().any(char::is_control) {
-        node.error("must not have control characters");
-    }
-    Some(text.into())
 }
 
 fn read_source(node: Node<'_, '_>) -> Option<Source> {
@@ -178,8 +196,10 @@ fn read_source(node: Node<'_, '_>) -> Option<Source> {
 
 fn read_header(node: Node<'_, '_>) -> Option<Source> {
     let name = node.text()?.to_ascii_lowercase();
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !name.bytes().all(token) {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
+    if name.contains('*') {
+        node.error("is no header name: write out each, there are no patterns here");
+    } else if !name.bytes().all(token) {
         node.error("is no header name");
     }
     if is_secret(&name) {
@@ -199,11 +219,14 @@ fn read_property(node: Node<'_, '_>) -> Option<Vec<Box<str>>> {
     if path.is_empty() {
         node.error("expected a path, as [metadata, filter_metadata, envoy.filters.http.jwt_authn, payload, sub]");
     }
-    if let [request, headers, name, ..] = &*path
-        && (&**request, &**headers) == ("request", "headers")
-        && is_secret(&name.to_ascii_lowercase())
-    {
-        node.error(format!("{name} is a secret: a dimension cannot be read from it; see attribution.keys"));
+    match &path.iter().map(|part| &**part).collect::<Vec<_>>()[..] {
+        ["request", "headers", name, ..] if is_secret(&name.to_ascii_lowercase()) => {
+            node.error(format!("{name} is a secret: a dimension cannot be read from it; see attribution.keys"));
+        }
+        ["request", "path" | "query", ..] | ["request", "headers", ":path", ..] => {
+            node.error("may have an API key in it: a dimension cannot be read from it; see [request, url_path]");
+        }
+        _ => {}
     }
     Some(path)
 }
@@ -256,11 +279,11 @@ fn read_trust(node: Node<'_, '_>) -> Option<Trust> {
     Some(Trust::Where { property: property?, matches: matches? })
 }
 
-fn read_keys(list: Node<'_, '_>, names: &Names<'_>, max_value_bytes: usize) -> Vec<KeyDraft> {
+fn read_keys(list: Node<'_, '_>, names: &Names<'_>, values: &Values) -> Vec<KeyDraft> {
     let mut seen: Vec<(KeyHash, usize)> = Vec::new();
     let mut index = 0;
     let keys = list.list(|node| {
-        let key = read_key(node, names, max_value_bytes);
+        let key = read_key(node, names, values);
         if let Some(KeyDraft { hash, .. }) = &key {
             match seen.iter().find(|(earlier, _)| earlier == hash) {
                 Some((_, earlier)) => {
@@ -275,14 +298,14 @@ fn read_keys(list: Node<'_, '_>, names: &Names<'_>, max_value_bytes: usize) -> V
     keys.unwrap_or_default()
 }
 
-fn read_key(node: Node<'_, '_>, names: &Names<'_>, max_value_bytes: usize) -> Option<KeyDraft> {
+fn read_key(node: Node<'_, '_>, names: &Names<'_>, own: &Values) -> Option<KeyDraft> {
     let object = node.object()?;
     let hash = object.require("sha256").and_then(read_hash);
-    let name = object.get("name").and_then(|node| read_value(&node, max_value_bytes));
+    let name = object.get("name").and_then(|node| own.read(&node));
     let mut set: Vec<(Name, Box<str>, bool)> = Vec::new();
     if let Some(values) = object.get("set").and_then(Node::object) {
         values.each(|name, node| {
-            if let (Some(name), Some(value)) = (names.find(&node, name), read_value(&node, max_value_bytes)) {
+            if let (Some(name), Some(value)) = (names.find(&node, name), own.read(&node)) {
                 set.push((name, value, false));
             }
         });

@@ -136,7 +136,7 @@ impl Subject for Call {
             // As asked for: a call that went elsewhere still counts where it would have.
             "model" => self.request_model(),
             "provider" => self.biller().name(),
-            "workload" => Some(self.attribution.get(Dimension::Workload).unwrap_or(self.workload())),
+            "workload" => Some(self.said_workload().unwrap_or(self.workload())),
             "api_key" => self.attribution.api_key.as_deref(),
             _ => self.attribution.value(key),
         }
@@ -429,7 +429,7 @@ impl Call {
             trace_id: self.trace_id.clone(),
             span_id: self.span_id.clone(),
             gateway: context.instance.gateway().map(Into::into),
-            workload: self.attribution.get(Dimension::Workload).map(Into::into),
+            workload: self.said_workload().map(Into::into),
             unattributed: self.attribution.missing(&config.attribution).map(Name::place).collect(),
             api_key: self.attribution.api_key.clone(),
             provider: self.provider.clone(),
@@ -455,12 +455,18 @@ impl Call {
 
     /// Whether the caller says that it writes, where it says anything.
     pub(super) fn stated_workload(&self) -> Option<bool> {
-        self.attribution.get(Dimension::Workload).map(workload::writes)
+        self.attribution.get(Dimension::Workload).and_then(workload::writes)
+    }
+
+    /// The workload as its caller says, in the spelling that budgets match.
+    fn said_workload(&self) -> Option<&str> {
+        let said = self.attribution.get(Dimension::Workload)?;
+        Some(workload::writes(said).map_or(said, |writes| workload::word(writes)))
     }
 
     /// The workload that was decided.
     fn workload(&self) -> &'static str {
-        if self.writes { workload::WRITE } else { workload::READ }
+        workload::word(self.writes)
     }
 
     fn write_workload(&self, record: &mut UsageRecord) {

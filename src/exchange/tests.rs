@@ -495,6 +495,8 @@ fn a_request_that_is_too_long_is_refused_where_policy_says_so() {
 #[test]
 fn the_workload_is_inferred_from_tools_where_the_caller_does_not_say() {
     let chat = r#"{"tools":[{"type":"function","function":{"name":"search"}},{"function":{"name":"sendEmail"}}]}"#;
+    let long_name = format!(r#"{{"tools":[{{"name":"mcp__{}__delete_file"}}]}}"#, "x".repeat(90));
+    let many = format!(r#"{{"tools":[{}{{"name":"send"}}]}}"#, r#"{"name":"read"},"#.repeat(400));
     for (path, body, header, workload, source) in [
         ("/v1/chat/completions", chat, None, "agentic-write", "inferred"),
         ("/v1/chat/completions", chat, Some("agentic-read"), "agentic-read", "header"),
@@ -516,6 +518,18 @@ fn the_workload_is_inferred_from_tools_where_the_caller_does_not_say() {
             "agentic-write",
             "inferred",
         ),
+        (
+            "/v1/chat/completions",
+            r#"{"tools":[{"type":"custom","custom":{"name":"update_page"}}]}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+        ("/v1/messages", &long_name, None, "agentic-write", "inferred"),
+        ("/v1/messages", &many, None, "agentic-write", "inferred"),
+        ("/v1/chat/completions", "{}", Some("Agentic_Write"), "agentic-write", "header"),
+        // What is neither word is recorded as it came.
+        ("/v1/chat/completions", chat, Some("batch"), "batch", "header"),
     ] {
         let mut bench = Bench::new();
         let more: Vec<(&str, &[u8])> =

@@ -11,11 +11,13 @@ use std::ptr::null_mut;
 pub(super) struct HostError {
     /// The function's name.
     pub(super) call: &'static str,
-    /// What it returned; 1 is not found, 2 a bad argument, 8 a lost compare-and-swap, 12 unimplemented.
+    /// What it returned; 1 is not found, 2 a bad argument, 3 not serializable, 8 a lost compare-and-swap, 12 unimplemented.
     pub(super) status: u32,
 }
 
 pub(super) const NOT_FOUND: u32 = 1;
+/// What Envoy says of a property that has no bytes: `null`, as a claim of a JWT may be, or a whole map.
+const NOT_SERIALIZABLE: u32 = 3;
 pub(super) const CAS_MISMATCH: u32 = 8;
 
 /// Header maps.
@@ -256,7 +258,7 @@ pub(super) fn property(path: &str) -> Result<Option<Vec<u8>>, HostError> {
     });
     match value {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(HostError { status: NOT_FOUND, .. }) => Ok(None),
+        Err(HostError { status: NOT_FOUND | NOT_SERIALIZABLE, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

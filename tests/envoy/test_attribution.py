@@ -97,6 +97,8 @@ def verified(bootstrap: Bootstrap) -> None:
         "dimensions": {
             "tenant": {"from": [{"property": [*CLAIMS, "tenant"]}]},
             "seats": {"from": [{"property": [*CLAIMS, "seats"]}]},
+            "first-group": {"from": [{"property": [*CLAIMS, "groups", "0"]}]},
+            "project": {"from": [{"property": [*CLAIMS, "claim"]}, {"header": "x-cost-project"}]},
             "department": {"from": [{"property": [*CLAIMS, "org", "department"]}, {"header": "x-cost-department"}]},
         },
     })(bootstrap)
@@ -113,6 +115,12 @@ def verified(bootstrap: Bootstrap) -> None:
 def token(key: Any = KEY, **claims: Any) -> str:
     claims = {"iss": "https://issuer.test", "exp": int(time.time()) + 600, **claims}
     return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "k"})
+
+
+@pytest.fixture(scope="module")
+def tokens(envoy: str) -> Iterator[Stack]:
+    with Stack(verified, envoy=envoy) as stack:
+        yield stack
 
 
 def test_claims_of_a_verified_jwt_are_dimensions_and_the_token_is_no_api_key(start: Start, envoy: str) -> None:
@@ -141,6 +149,27 @@ def test_claims_of_a_verified_jwt_are_dimensions_and_the_token_is_no_api_key(sta
     status, record = ask(token(other, **claims))
     assert status == 401
     assert_says(record, {"tags": None, "department": None, "end_reason": "local_reply", "status": 401})
+
+
+@pytest.mark.parametrize(("claim", "value", "why"), [
+    ("apollo", "apollo", None), (7, "7", None), (-7, "-7", None), (2.5, "2.5", None), (True, "true", None),
+    (False, "false", None), (None, None, None), ("", None, None), (["apollo"], None, "not_text"),
+    (["abcd"], None, "not_text"), ({"name": "apollo"}, None, "not_text"), ("x" * 129, None, "too_long"),
+    ("a\nb", None, "not_text"), (2**60, None, "not_text"),
+], ids=repr)
+def test_a_claim_of_any_type_is_a_dimension_or_leaves_it_to_the_next_source(
+    tokens: Stack, claim: Any, value: str | None, why: str | None
+) -> None:
+    session = fresh()
+    bearer = token(claim=claim, groups=["blue", "green"])
+    sent = {"x-cost-session": session, "authorization": f"Bearer {bearer}", "x-cost-project": "next"}
+    assert tokens.client.chat(headers=sent).status == 200
+    record = one_record(tokens, session)
+    assert_says(record, {"project": value or "next", "tags": {"first-group": "blue"}, "api_key": None})
+    assert record["attribution_source"]["project"] == ("property" if value else "header")
+    noted = [note for note in record.get("notes", []) if note.endswith(f": {why}")]
+    assert len(noted) == len(record.get("notes", [])) == (1 if why else 0)
+    assert not tokens.metrics("tollgate_host_errors"), "what a token says is no fault of the host's"
 
 
 # Calls that nobody can be charged for

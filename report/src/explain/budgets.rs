@@ -236,7 +236,7 @@ impl<'a> Call<'a> {
     }
 
     fn writes(&self) -> bool {
-        self.record.workload.as_deref().is_some_and(workload::writes)
+        self.record.workload.as_deref().and_then(workload::writes) == Some(true)
     }
 
     fn verdict(&self, budget: &Budget, spent: &[Spent]) -> Verdict {

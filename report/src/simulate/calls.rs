@@ -257,7 +257,7 @@ impl Rules<'_> {
         found.unpriced += u64::from(cost.is_none());
         let (estimate, cheaper) = self.estimates(&record, &values, cost, start_ns / 1_000_000_000);
         let cheaper = cheaper.filter(|_| !passes_signed);
-        let writes = record.workload.as_deref().is_some_and(workload::writes);
+        let writes = record.workload.as_deref().and_then(workload::writes) == Some(true);
         let tokens = record.counted_tokens();
         Ok(Call { start_ns, end_ns, values, writes, estimate, cost, tokens, cheaper, passes_signed })
     }

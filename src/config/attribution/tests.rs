@@ -89,6 +89,35 @@ fn each_mistake_is_said_with_its_place() {
                 .into(),
         ),
         (
+            source(json!({"property": ["request", "query"]})),
+            "attribution.dimensions.team.from[0].property: may have an API key in it: a dimension cannot be read from it; \
+             see [request, url_path]"
+                .into(),
+        ),
+        (
+            source(json!({"property": ["request", "headers", ":path"]})),
+            "attribution.dimensions.team.from[0].property: may have an API key in it: a dimension cannot be read from it; \
+             see [request, url_path]"
+                .into(),
+        ),
+        (
+            source(json!({"header": "helicone-property-*"})),
+            "attribution.dimensions.team.from[0].header: is no header name: write out each, there are no patterns here"
+                .into(),
+        ),
+        (
+            json!({"max_value_bytes": 513, "dimensions": {"user": {"from": [{"body": "user"}]}}}),
+            "attribution.max_value_bytes: is more than the 512 bytes that are read of a value in the body".into(),
+        ),
+        (
+            json!({"normalise": "lowercase_hyphen", "keys": [{"sha256": HASH, "set": {"team": "_-"}, "locked": ["team"]}]}),
+            "attribution.keys[0].set.team: is nothing once it is normalised".into(),
+        ),
+        (
+            json!({"normalise": "lowercase_hyphen", "dimensions": {"team": {"default": "--"}}}),
+            "attribution.dimensions.team.default: is nothing once it is normalised".into(),
+        ),
+        (
             source(json!({"property": []})),
             "attribution.dimensions.team.from[0].property: expected a path, as [metadata, filter_metadata, \
              envoy.filters.http.jwt_authn, payload, sub]"

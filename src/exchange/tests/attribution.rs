@@ -90,6 +90,24 @@ fn the_record_says_whose_key_it_was_and_what_is_missing() {
 }
 
 #[test]
+fn a_value_in_the_body_that_is_not_utf8_is_noted_as_such() {
+    let mut bench = Bench::with(BODY_SOURCES);
+    bench.request_headers(&[], false);
+    bench.on(Event::RequestBody { chunk: b"{\"user\":\"u-\xff\"}", end_of_stream: true });
+    bench.reply("200", REPLY);
+    let record = bench.log("via_upstream");
+    assert_eq!((record.user, record.notes), (None, vec!["body user: not_utf8".into()]));
+}
+
+#[test]
+fn a_key_in_the_query_counts_on_a_path_of_google_that_nobody_knows() {
+    let config = r#"{"attribution": {"keys": [{"sha256": "6eace09f299b7ca8ca2ae8a5ae4ec2fbbc2c0b8c9ce2b9f5e4f2c9e2a3b4c5d6"}]}}"#;
+    let path = "/v1beta/models/veo-3.0-generate:predictLongRunning?key=sk-unknown";
+    let record = call(config, path, &[(":authority", b"generativelanguage.googleapis.com")], "{}");
+    assert_eq!((&*record.api, record.api_key.as_deref()), ("unrecognised", Some("6eace09f299b")));
+}
+
+#[test]
 fn calls_without_an_owner_are_counted() {
     for (config, headers, counted) in [
         ("{}", &[][..], 1),
@@ -119,6 +137,22 @@ fn near_duplicates_are_said_and_counted_once_each() {
     let said: Vec<_> = bench.host.log.iter().filter(|line| line.contains("nearly")).collect();
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].starts_with(r#"feature "Chatbot" is nearly "chatbot""#), "{said:?}");
+}
+
+#[test]
+fn near_duplicates_of_one_dimension_do_not_keep_those_of_another_out_of_the_log() {
+    let mut bench = Bench::new();
+    let headers = ["x-cost-feature", "x-cost-team", "x-cost-department", "x-cost-project"];
+    for n in 0..21 {
+        let spelling = format!("a{}", "-".repeat(n));
+        bench.exchange = Exchange::new(Rc::new(Config::default()));
+        bench.request(&headers.map(|header| (header, spelling.as_bytes())), "{}");
+        bench.on(Event::Log(Ending::default()));
+    }
+    for dimension in ["feature", "team", "department", "project"] {
+        let said = bench.host.log.iter().filter(|line| line.starts_with(&format!("{dimension} "))).count();
+        assert_eq!(said, 20, "{dimension}");
+    }
 }
 
 #[test]
@@ -185,6 +219,11 @@ fn a_call_without_an_owner_is_refused_as_soon_as_that_is_certain() {
         assert_eq!(refusal(&mut bench, "/v1/messages", headers, body), None);
         assert!(bench.log("via_upstream").unattributed.is_empty());
     }
+    // A WebSocket is a call too, and has no body that could name anybody.
+    let mut bench = Bench::with(STRICT);
+    let socket = [(":authority", &b"api.openai.com"[..]), ("upgrade", b"websocket"), department];
+    let (reply, after) = refusal(&mut bench, "/v1/realtime", &socket, "").expect("a refusal");
+    assert_eq!((reply.status, reply.details, after), (400, "tollgate_unattributed", 1));
     // What is no LLM call is charged to nobody.
     assert_eq!(refusal(&mut Bench::with(STRICT), "/v1/files", &[], ""), None);
 }
