@@ -505,10 +505,9 @@ impl Ledger {
     }
 
     fn renew(&mut self, at: &mut Access<'_>) {
-        for lease in &self.former {
-            write_lease(at, *lease);
-        }
-        if write_lease(at, self.lease) {
+        let mut leases = self.former.iter().chain([&self.lease]);
+        // By all or by none: a worker that has just started goes by what it finds.
+        if leases.all(|lease| write_lease(at, *lease)) {
             self.renewed_at = at.now;
         }
     }
