@@ -204,6 +204,8 @@ fn what_is_no_json_object_goes_as_it_came() {
         (r#"{"stream_options":{"include_usage":false},"#, GaveUp(NotAnObject)),
         (r#"{"stream_options":nul"#, GaveUp(NotAnObject)),
         (r#"{"stream_options":{},x"#, GaveUp(NotAnObject)),
+        (r#"{"stream":true,"stream_options":[}"#, GaveUp(NotAnObject)),
+        (r#"{"stream":{]}"#, GaveUp(NotAnObject)),
         (r#"{'stream':true}"#, GaveUp(NotAnObject)),
     ]);
     let cut_mark = b"\xef\xbb{\"stream\":true}";
