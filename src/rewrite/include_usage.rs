@@ -224,7 +224,6 @@ impl Request {
                 self.draft.hold_word(passing, at);
             }
             _ if self.draft.word_bytes(passing, at) > b"false".len() => {
-                self.draft.forget_word();
                 self.settle(at, passing);
             }
             _ => {}

@@ -92,9 +92,7 @@ impl UsageEventFilter {
         let mut rest = chunk;
         while let Some(&byte) = rest.first() {
             if std::mem::take(&mut self.drop_lf) && byte == b'\n' {
-                let at = chunk.len() - rest.len();
-                passing.pass(at);
-                passing.drop(at + 1);
+                passing.drop(chunk.len() - rest.len() + 1);
             }
             let Some(token) = self.lines.next(&mut rest) else { break };
             let at = chunk.len() - rest.len();

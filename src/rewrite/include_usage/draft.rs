@@ -98,11 +98,6 @@ impl Draft {
         held.map_or(0, |held| held.saturating_add(passing.before(at).len()))
     }
 
-    /// The word stays, whatever else waits.
-    pub(super) fn forget_word(&mut self) {
-        self.word_at = None;
-    }
-
     /// Wants `text` in the place of the word that ends before `at`.
     pub(super) fn replace_word(&mut self, passing: &mut Passing<'_>, at: usize, text: &'static [u8]) {
         self.pass(passing, at);
