@@ -241,55 +241,65 @@ impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
     }
 
     /// Reads the next bytes of a text that is one value.
-    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) {
-        if !self.feed_value(bytes, sink).is_empty() {
-            self.state = State::Broken;
+    pub fn feed(&mut self, mut bytes: &[u8], sink: &mut impl Sink<F>) {
+        while !bytes.is_empty() {
+            bytes = self.step(bytes, sink);
         }
     }
 
     /// Reads the next bytes up to the end of the value and the white space behind it; returns what follows.
     pub fn feed_value<'b>(&mut self, mut bytes: &'b [u8], sink: &mut impl Sink<F>) -> &'b [u8] {
-        while let Some((&byte, rest)) = bytes.split_first() {
-            match self.state {
-                State::Text { key } => {
-                    bytes = self.text(bytes, key, sink);
-                    continue;
-                }
-                State::SkipText { depth, escaped } => {
-                    bytes = self.skip_text(bytes, depth, escaped);
-                    continue;
-                }
-                State::Skip { depth } => {
-                    bytes = self.skip(bytes, depth);
-                    continue;
-                }
-                State::Broken => return &[],
-                State::Scalar => {
-                    if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.') {
-                        if self.capture.len() < MAX_CAPTURE_BYTES {
-                            self.capture.push(byte);
-                        }
-                    } else {
-                        self.end_scalar(sink);
-                        // The byte that ended it is punctuation: look at it again.
-                        continue;
-                    }
-                }
-                _ if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') => {}
-                State::Value { may_end } => self.begin_value(byte, may_end, sink),
-                State::Key { may_end } => match byte {
-                    b'"' => self.begin_text(true),
-                    b'}' if may_end => self.end_container(sink),
-                    _ => self.state = State::Broken,
-                },
-                State::Colon if byte == b':' => self.state = State::Value { may_end: false },
-                State::After => self.after(byte, sink),
-                State::Finished => return bytes,
-                State::Colon => self.state = State::Broken,
+        while let Some(byte) = bytes.first() {
+            if self.state == State::Finished && !is_white(*byte) {
+                break;
             }
-            bytes = rest;
+            bytes = self.step(bytes, sink);
         }
         bytes
+    }
+
+    /// Reads a little further and returns what is left of `bytes`. An object or array is reported at its first byte and
+    /// at its last, a number or word at the byte behind it: a caller that steps knows where in the text they stand.
+    pub fn step<'b>(&mut self, bytes: &'b [u8], sink: &mut impl Sink<F>) -> &'b [u8] {
+        let Some((&byte, rest)) = bytes.split_first() else { return bytes };
+        match self.state {
+            State::Text { key } => return self.text(bytes, key, sink),
+            State::SkipText { depth, escaped } => return self.skip_text(bytes, depth, escaped),
+            State::Skip { depth } => return self.skip(bytes, depth),
+            State::Broken => return &[],
+            State::Scalar => {
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.') {
+                    if self.capture.len() < MAX_CAPTURE_BYTES {
+                        self.capture.push(byte);
+                    }
+                } else {
+                    self.end_scalar(sink);
+                    // The byte that ended it is punctuation: look at it again.
+                    return bytes;
+                }
+            }
+            _ if is_white(byte) => {}
+            State::Value { may_end } => self.begin_value(byte, may_end, sink),
+            State::Key { may_end } => match byte {
+                b'"' => self.begin_text(true),
+                b'}' if may_end => self.end_container(sink),
+                _ => self.state = State::Broken,
+            },
+            State::Colon if byte == b':' => self.state = State::Value { may_end: false },
+            State::After => self.after(byte, sink),
+            State::Colon | State::Finished => self.state = State::Broken,
+        }
+        rest
+    }
+
+    /// The caller's name for the value that comes next, if it wants it.
+    pub fn awaited(&self) -> Option<F> {
+        if matches!(self.state, State::Value { .. }) { self.field() } else { None }
+    }
+
+    /// Whether the object at hand has begun and nothing in it yet.
+    pub fn is_at_first_key(&self) -> bool {
+        self.state == State::Key { may_end: true }
     }
 
     /// Ends the text: a number at the top level has no byte behind it to end it.
@@ -543,20 +553,26 @@ impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
     }
 
     /// Passes over a container without looking into it; returns what is left of `bytes`.
-    fn skip<'b>(&mut self, bytes: &'b [u8], mut depth: u32) -> &'b [u8] {
-        for (at, &byte) in bytes.iter().enumerate() {
+    fn skip<'b>(&mut self, mut bytes: &'b [u8], mut depth: u32) -> &'b [u8] {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            bytes = rest;
             match byte {
                 b'{' | b'[' => depth = depth.saturating_add(1),
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                b'"' => {
-                    self.state = State::SkipText { depth, escaped: false };
-                    return bytes.get(at + 1..).unwrap_or_default();
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0 {
+                        self.value_ended();
+                        return bytes;
+                    }
                 }
-                _ => continue,
-            }
-            if depth == 0 {
-                self.value_ended();
-                return bytes.get(at + 1..).unwrap_or_default();
+                b'"' => match behind_text(bytes, false) {
+                    Ok(rest) => bytes = rest,
+                    Err(escaped) => {
+                        self.state = State::SkipText { depth, escaped };
+                        return &[];
+                    }
+                },
+                _ => {}
             }
         }
         self.state = State::Skip { depth };
@@ -564,30 +580,37 @@ impl<F: Copy + 'static, C: Follow<F>> Scanner<F, C> {
     }
 
     /// Passes over a string; returns what is left of `bytes`.
-    fn skip_text<'b>(&mut self, mut bytes: &'b [u8], depth: u32, mut escaped: bool) -> &'b [u8] {
-        loop {
-            if escaped {
-                let Some((_, rest)) = bytes.split_first() else { break };
-                bytes = rest;
-                escaped = false;
-            }
-            let Some(at) = memchr2(b'"', b'\\', bytes) else { break };
-            let Some((&found, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else { break };
-            bytes = rest;
-            if found == b'\\' {
-                escaped = true;
-                continue;
-            }
-            if depth == 0 {
+    fn skip_text<'b>(&mut self, bytes: &'b [u8], depth: u32, escaped: bool) -> &'b [u8] {
+        match behind_text(bytes, escaped) {
+            Ok(rest) if depth == 0 => {
                 self.value_ended();
-            } else {
-                self.state = State::Skip { depth };
+                rest
             }
-            return bytes;
+            Ok(rest) => self.skip(rest, depth),
+            Err(escaped) => {
+                self.state = State::SkipText { depth, escaped };
+                &[]
+            }
         }
-        self.state = State::SkipText { depth, escaped };
-        &[]
     }
+}
+
+/// Whether a byte may stand between the tokens of JSON.
+pub(crate) const fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// What is left of `bytes` behind the string they begin in. Where it does not end in them: whether they end in a
+/// backslash that escapes what comes next.
+fn behind_text(bytes: &[u8], escaped: bool) -> Result<&[u8], bool> {
+    let mut rest = bytes.get(usize::from(escaped)..).unwrap_or_default();
+    while let Some(at) = memchr2(b'"', b'\\', rest) {
+        if rest.get(at) == Some(&b'"') {
+            return Ok(rest.get(at + 1..).unwrap_or_default());
+        }
+        rest = rest.get(at + 2..).ok_or(true)?;
+    }
+    Err(false)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! The reader hands on the pieces of each event's data as they arrive and holds no line, so an event of several
 //! megabytes (an image, a repeated transcript) needs no buffer. Lines end in LF, CRLF or CR; comments and fields
 //! other than `data` are passed over. Unlike a browser it also takes an event whose final blank line never
-//! came, since the last event of a stream is the one with the usage.
+//! came, since the last event of a stream is the one with the usage. The lines under it are read the same way where an
+//! event is taken out of a stream.
 
 /// What a stream of events is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +15,28 @@ pub enum Part<'a> {
     End,
 }
 
+/// What [`Lines`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token<'a> {
+    /// A line with a field begins here; comments are passed over.
+    Field,
+    /// That field is data, of which this line may have none.
+    DataLine,
+    /// A piece of the line's data.
+    Data(&'a [u8]),
+    /// The event, if there was one, is over: a blank line, or the byte-order mark before the first one.
+    End,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// At the start of a line, or `matched` bytes into the field name `data`.
-    Name {
-        matched: u8,
+    /// At the start of a line.
+    Start {
+        first: bool,
+    },
+    /// In [`FIELD`] or [`MARK`], of which `left` is still to come.
+    Word {
+        left: &'static [u8],
     },
     /// After `data:`, where one space is dropped.
     Space,
@@ -27,77 +45,100 @@ enum State {
     Ignore,
 }
 
-/// The reader of one stream.
+const FIELD: &[u8] = b"data:";
+/// A byte-order mark. Half of one is the beginning of a field nobody needs.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The lines of a stream, whole or in pieces.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Lines {
     state: State,
     /// The last byte was a CR, so an LF belongs to it.
     after_cr: bool,
-    /// The event has had a `data` line.
-    has_data: bool,
-    /// Bytes of a byte-order mark that may still come at the very beginning.
-    mark: &'static [u8],
 }
 
-const FIELD: &[u8] = b"data";
-
-impl Default for Reader {
-    fn default() -> Reader {
-        Reader { state: State::Name { matched: 0 }, after_cr: false, has_data: false, mark: b"\xef\xbb\xbf" }
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines { state: State::Start { first: true }, after_cr: false }
     }
 }
 
-impl Reader {
-    /// Reads the next bytes.
-    pub fn feed(&mut self, mut bytes: &[u8], mut part: impl FnMut(Part<'_>)) {
+impl Lines {
+    /// The next token; `bytes` is then what comes after it. `None` where they end without another.
+    pub(crate) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<Token<'b>> {
         while let Some((&byte, rest)) = bytes.split_first() {
-            if let Some((&expected, left)) = self.mark.split_first() {
-                if byte == expected {
-                    self.mark = left;
-                    bytes = rest;
-                    continue;
-                }
-                // Half a mark is the beginning of a field nobody needs.
-                if std::mem::take(&mut self.mark).len() < 3 {
-                    self.state = State::Ignore;
-                }
-            }
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {
-                bytes = rest;
+                *bytes = rest;
                 continue;
             }
             if matches!(byte, b'\n' | b'\r') {
+                *bytes = rest;
                 self.after_cr = byte == b'\r';
-                self.end_line(&mut part);
-                bytes = rest;
-                continue;
+                match std::mem::replace(&mut self.state, State::Start { first: false }) {
+                    State::Start { .. } => return Some(Token::End),
+                    // `data` alone on a line is a data line with nothing in it.
+                    State::Word { left: b":" } => return Some(Token::DataLine),
+                    State::Word { .. } | State::Space | State::Data | State::Ignore => continue,
+                }
             }
             match self.state {
-                State::Name { matched } => {
-                    self.state = match FIELD.get(usize::from(matched)) {
-                        Some(&expected) if expected == byte => State::Name { matched: matched + 1 },
-                        None if byte == b':' => {
-                            self.begin_data(&mut part);
-                            State::Space
-                        }
-                        _ => State::Ignore,
-                    };
-                    bytes = rest;
+                State::Start { .. } if byte == b':' => self.state = State::Ignore,
+                State::Start { first } => {
+                    let is_mark = first && MARK.first() == Some(&byte);
+                    self.state = State::Word { left: if is_mark { MARK } else { FIELD } };
+                    return Some(Token::Field);
                 }
+                State::Word { left: [expected, left @ ..] } if *expected == byte => {
+                    *bytes = rest;
+                    self.state = State::Word { left };
+                    if left.is_empty() {
+                        let is_field = byte == b':';
+                        self.state = if is_field { State::Space } else { State::Start { first: false } };
+                        return Some(if is_field { Token::DataLine } else { Token::End });
+                    }
+                }
+                State::Word { .. } => self.state = State::Ignore,
                 State::Space => {
                     self.state = State::Data;
                     if byte == b' ' {
-                        bytes = rest;
+                        *bytes = rest;
                     }
                 }
                 State::Data | State::Ignore => {
                     let end = memchr::memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
                     let (line, rest) = bytes.split_at(end);
+                    *bytes = rest;
                     if self.state == State::Data {
-                        part(Part::Data(line));
+                        return Some(Token::Data(line));
                     }
-                    bytes = rest;
                 }
+            }
+        }
+        None
+    }
+}
+
+/// The reader of one stream.
+#[derive(Debug, Default)]
+pub struct Reader {
+    lines: Lines,
+    /// The event has had a `data` line.
+    has_data: bool,
+}
+
+impl Reader {
+    /// Reads the next bytes.
+    pub fn feed(&mut self, mut bytes: &[u8], mut part: impl FnMut(Part<'_>)) {
+        while let Some(token) = self.lines.next(&mut bytes) {
+            match token {
+                Token::Field => {}
+                Token::DataLine => {
+                    if std::mem::replace(&mut self.has_data, true) {
+                        part(Part::Data(b"\n"));
+                    }
+                }
+                Token::Data(data) => part(Part::Data(data)),
+                Token::End => self.finish(&mut part),
             }
         }
     }
@@ -107,26 +148,6 @@ impl Reader {
         if std::mem::take(&mut self.has_data) {
             part(Part::End);
         }
-    }
-
-    fn begin_data(&mut self, part: &mut impl FnMut(Part<'_>)) {
-        if std::mem::replace(&mut self.has_data, true) {
-            part(Part::Data(b"\n"));
-        }
-    }
-
-    fn end_line(&mut self, part: &mut impl FnMut(Part<'_>)) {
-        match self.state {
-            State::Name { matched: 0 } => {
-                if std::mem::take(&mut self.has_data) {
-                    part(Part::End);
-                }
-            }
-            // `data` alone on a line is a data line with nothing in it.
-            State::Name { matched } if usize::from(matched) == FIELD.len() => self.begin_data(part),
-            State::Name { .. } | State::Space | State::Data | State::Ignore => {}
-        }
-        self.state = State::Name { matched: 0 };
     }
 }
 
@@ -158,6 +179,24 @@ mod tests {
             assert_eq!(read_in(&pieces), whole, "in pieces of {size}");
         }
         whole
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_where_a_stream_begins_and_nowhere_else() {
+        for (text, events) in [
+            (&b"\xef\xbb\xbfdata: a\n\ndata: b\n\n"[..], vec!["a", "b"]),
+            (b"\xef\xbb\xbf\ndata: a\n\n", vec!["a"]),
+            (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", vec!["b"]),
+            (b"\xef\xbbdata: a\n\ndata: b\n\n", vec!["b"]),
+            (b"\xef\ndata: a\n\n", vec!["a"]),
+            (b"\n\xef\xbb\xbfdata: a\n\ndata: b\n\n", vec!["b"]),
+            (b":\n\xef\xbb\xbfdata: a\n\ndata: b\n\n", vec!["b"]),
+        ] {
+            for size in [1, 2, 3, text.len()] {
+                let pieces: Vec<&[u8]> = text.chunks(size).collect();
+                assert_eq!(read_in(&pieces), events, "{} in pieces of {size}", text.escape_ascii());
+            }
+        }
     }
 
     #[test]

@@ -22,8 +22,8 @@
 mod draft;
 
 use super::Passing;
+use crate::body::json::{self, Places, Scanner, Value, is_white};
 use draft::Draft;
-use memchr::memchr2;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,14 +84,18 @@ enum Options {
     WrongType,
 }
 
-/// The value being read, by its key.
+/// The values that matter, by their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
-    Other,
     Stream,
     Options,
     IncludeUsage,
 }
+
+const PLACES: Places<Slot> = &[
+    json::key("stream", Slot::Stream),
+    json::container("stream_options", Slot::Options, &[json::key("include_usage", Slot::IncludeUsage)]),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -99,45 +103,25 @@ enum State {
     Root {
         mark: &'static [u8],
     },
-    /// A key, or the end of the object if it is empty.
-    Key {
-        may_end: bool,
-    },
-    Name,
-    Colon,
-    Value,
-    /// A number, `true`, `false` or `null`.
-    Scalar,
-    /// In a string, `depth` containers below the object with the key.
-    Text {
-        depth: u32,
-        escaped: bool,
-    },
-    /// In a container that nothing is looked for in.
-    Nested {
-        depth: u32,
-    },
-    /// A comma or the end of the object.
-    After,
+    Object,
     /// The root is over.
     Over,
     Broken,
 }
 
 /// Edits one request.
-#[derive(Debug)]
 pub struct Injector {
     state: State,
-    /// In the object at `stream_options`, not in the root.
-    in_options: bool,
-    /// That object has an `include_usage`.
-    has_include_usage: bool,
-    slot: Slot,
-    name: Short,
-    escape: Escape,
-    scalar: Short,
+    scanner: Scanner<Slot>,
+    request: Request,
+}
+
+/// What the request said so far, and its bytes.
+struct Request {
     stream: Stream,
     options: Options,
+    /// In the object at `stream_options`, which has no `include_usage` yet.
+    lacks_key: bool,
     draft: Draft,
 }
 
@@ -150,17 +134,11 @@ impl Default for Injector {
 impl Injector {
     /// Before the first byte of the request.
     pub fn new() -> Injector {
+        let draft = Draft::default();
         Injector {
             state: State::Root { mark: b"\xef\xbb\xbf" },
-            in_options: false,
-            has_include_usage: false,
-            slot: Slot::Other,
-            name: Short::default(),
-            escape: Escape::None,
-            scalar: Short::default(),
-            stream: Stream::Unknown,
-            options: Options::Absent,
-            draft: Draft::default(),
+            scanner: Scanner::new(PLACES),
+            request: Request { stream: Stream::Unknown, options: Options::Absent, lacks_key: false, draft },
         }
     }
 
@@ -168,29 +146,46 @@ impl Injector {
     /// without bytes, `chunk` is empty.
     pub fn feed(&mut self, chunk: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
         let mut passing = Passing::new(chunk);
-        let mut at = 0;
-        while let Some(&byte) = chunk.get(at) {
-            at = self.step(byte, at, &mut passing);
+        let mut rest = chunk;
+        while let Some((&byte, after)) = rest.split_first() {
+            let at = chunk.len() - rest.len();
+            rest = match self.state {
+                State::Over | State::Broken => break,
+                State::Object => self.step(rest, at, &mut passing),
+                State::Root { mark: [expected, mark @ ..] } if byte == *expected => {
+                    self.state = State::Root { mark };
+                    after
+                }
+                // All of the mark has come or nothing: half of one is no JSON.
+                State::Root { mark: [] | [_, _, _] } if is_white(byte) => after,
+                State::Root { mark: [] | [_, _, _] } if byte == b'{' => {
+                    self.state = State::Object;
+                    rest
+                }
+                State::Root { .. } => {
+                    self.state = State::Broken;
+                    break;
+                }
+            };
         }
+        let draft = &mut self.request.draft;
         if end_of_stream {
-            self.draft.release(&mut passing, at);
-        } else if self.draft.is_holding() {
-            self.draft.pass(&mut passing, at);
+            draft.release(&mut passing, chunk.len());
+        } else if draft.is_holding() {
+            draft.pass(&mut passing, chunk.len());
         }
         passing.finish()
     }
 
     /// What became of the request; final when its end was fed.
     pub fn outcome(&self) -> Outcome {
-        if self.draft.edited {
-            let asked = self.options == Options::Asked;
-            return if asked { Outcome::NotNeeded } else { Outcome::Injected };
+        let Request { stream, options, draft, .. } = &self.request;
+        if draft.edited {
+            return if *options == Options::Asked { Outcome::NotNeeded } else { Outcome::Injected };
         }
-        match (self.state, self.stream, self.options) {
+        match (self.state, stream, options) {
             (State::Over, Stream::On, Options::WrongType) => Outcome::GaveUp(Reason::WrongType),
-            (State::Over, Stream::On, Options::NotAsked) if self.draft.overflowed => {
-                Outcome::GaveUp(Reason::TooFarApart)
-            }
+            (State::Over, Stream::On, Options::NotAsked) if draft.overflowed => Outcome::GaveUp(Reason::TooFarApart),
             (State::Over, Stream::On, Options::NotAsked) => Outcome::GaveUp(Reason::StreamTwice),
             (State::Over, ..) => Outcome::NotNeeded,
             _ => Outcome::GaveUp(Reason::NotAnObject),
@@ -199,163 +194,73 @@ impl Injector {
 
     /// How many bytes are held back.
     pub fn held_bytes(&self) -> usize {
-        self.draft.held_bytes()
+        self.request.draft.held_bytes()
     }
 
-    /// Reads the byte at `at`, and more where nothing is to be seen in them; returns where to go on.
-    fn step(&mut self, byte: u8, at: usize, passing: &mut Passing<'_>) -> usize {
-        let next = at + 1;
-        match self.state {
-            State::Over | State::Broken => return passing.chunk.len(),
-            State::Text { depth, escaped } => return self.text(at, depth, escaped, passing.chunk),
-            State::Nested { depth } => return self.nested(at, depth, passing.chunk),
-            State::Name => self.name(byte, at, passing),
-            State::Scalar => {
-                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.') {
-                    self.scalar.push(byte);
-                    if self.scalar.is_cut() {
-                        // It is none of the words an edit replaces, however long it may be.
-                        self.draft.forget_word();
-                        self.settle(at, passing);
-                    }
-                } else {
-                    self.end_scalar(at, passing);
-                    // The byte that ended it is punctuation: look at it again.
-                    return at;
-                }
-            }
-            State::Root { mark: [expected, mark @ ..] } if byte == *expected => self.state = State::Root { mark },
-            State::Root { mark: [_] | [_, _] } => self.give_way(at, passing),
-            _ if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') => {}
-            State::Root { .. } if byte == b'{' => self.state = State::Key { may_end: true },
-            State::Key { .. } if byte == b'"' => {
-                self.name = Short::default();
-                self.escape = Escape::None;
-                self.state = State::Name;
-            }
-            State::Key { may_end: true } if byte == b'}' => self.end_object(true, at, passing),
-            State::Colon if byte == b':' => self.state = State::Value,
-            State::Value => self.begin_value(byte, at, passing),
-            State::After if byte == b',' => self.state = State::Key { may_end: false },
-            State::After if byte == b'}' => self.end_object(false, at, passing),
-            State::Root { .. } | State::Key { .. } | State::Colon | State::After => self.give_way(at, passing),
+    /// Reads on in the object, from `rest` of the chunk, which begins at `at`; returns what is left of it.
+    fn step<'c>(&mut self, rest: &'c [u8], at: usize, passing: &mut Passing<'_>) -> &'c [u8] {
+        let request = &mut self.request;
+        request.look_at_word(self.scanner.awaited(), rest, at, passing);
+        let is_empty = self.scanner.is_at_first_key();
+        let rest =
+            self.scanner.step(rest, &mut |slot, value: Value<'_>| request.value(slot, value, is_empty, at, passing));
+        if self.scanner.is_complete() {
+            self.state = State::Over;
+            request.end(at, passing);
+        } else if self.scanner.is_broken() {
+            // What was read is no JSON: everything passes from here.
+            self.state = State::Broken;
+            request.draft.release(passing, at);
         }
-        next
+        rest
     }
+}
 
-    /// What was read is no JSON: everything passes from here.
-    fn give_way(&mut self, at: usize, passing: &mut Passing<'_>) {
-        self.state = State::Broken;
-        self.draft.release(passing, at);
-    }
-
-    /// One byte of a key.
-    fn name(&mut self, byte: u8, at: usize, passing: &mut Passing<'_>) {
-        match (self.escape, byte) {
-            (Escape::None, b'"') => {
-                self.slot = match (self.in_options, self.name.text()) {
-                    (false, b"stream") => Slot::Stream,
-                    (false, b"stream_options") => Slot::Options,
-                    (true, b"include_usage") => Slot::IncludeUsage,
-                    _ => Slot::Other,
-                };
-                self.state = State::Colon;
+impl Request {
+    /// Keeps the word that begins at `at` if an edit may replace it, and as long as it may be such a word.
+    fn look_at_word(&mut self, awaited: Option<Slot>, rest: &[u8], at: usize, passing: &mut Passing<'_>) {
+        match (awaited, rest.first()) {
+            (Some(Slot::Options | Slot::IncludeUsage), Some(b'n')) | (Some(Slot::IncludeUsage), Some(b'f')) => {
+                self.draft.hold_word(passing, at);
             }
-            (Escape::None, b'\\') => self.escape = Escape::Backslash,
-            (Escape::None, _) => self.name.push(byte),
-            (Escape::Backslash, b'u') => self.escape = Escape::Unicode { digits: 0, code: 0 },
-            (Escape::Backslash, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                // No key of interest has such a character.
-                self.name.push(b'\\');
-                self.escape = Escape::None;
+            _ if self.draft.word_bytes(passing, at) > b"false".len() => {
+                self.settle(at, passing);
             }
-            (Escape::Backslash, _) => self.give_way(at, passing),
-            (Escape::Unicode { digits, code }, _) => {
-                let Some(digit) = char::from(byte).to_digit(16) else { return self.give_way(at, passing) };
-                let code = code << 4 | digit;
-                if digits < 3 {
-                    self.escape = Escape::Unicode { digits: digits + 1, code };
-                } else {
-                    // Nor one that is not ASCII.
-                    self.name.push(u8::try_from(code).unwrap_or(u8::MAX));
-                    self.escape = Escape::None;
-                }
-            }
+            _ => {}
         }
     }
 
-    fn begin_value(&mut self, byte: u8, at: usize, passing: &mut Passing<'_>) {
-        match (byte, self.slot) {
-            (b'{', Slot::Options) => {
-                self.options = Options::NotAsked;
-                self.in_options = true;
-                self.has_include_usage = false;
-                self.state = State::Key { may_end: true };
-            }
-            (b'{' | b'[', _) => {
-                self.state = State::Nested { depth: 1 };
-                self.value_is(Word::Other, at, passing);
-            }
-            (b'"', _) => {
-                self.state = State::Text { depth: 0, escaped: false };
-                self.value_is(Word::Other, at, passing);
-            }
-            (b'-' | b'0'..=b'9' | b't' | b'f' | b'n', _) => {
-                self.state = State::Scalar;
-                self.scalar = Short::default();
-                self.scalar.push(byte);
-                if matches!((self.slot, byte), (Slot::Options, b'n') | (Slot::IncludeUsage, b'n' | b'f')) {
-                    self.draft.hold_word(passing, at);
-                }
-            }
-            _ => self.give_way(at, passing),
-        }
-    }
-
-    fn end_scalar(&mut self, at: usize, passing: &mut Passing<'_>) {
-        let word = match self.scalar.text() {
-            b"true" => Word::True,
-            b"false" => Word::False,
-            b"null" => Word::Null,
-            [b'-' | b'0'..=b'9', ..] => Word::Other,
-            _ => return self.give_way(at, passing),
-        };
-        self.state = State::After;
-        self.value_is(word, at, passing);
-    }
-
-    /// What the value at hand is.
-    fn value_is(&mut self, word: Word, at: usize, passing: &mut Passing<'_>) {
-        match (self.slot, word) {
-            (Slot::Other, _) => return,
-            (Slot::Stream, Word::True) => self.stream = Stream::On,
+    /// Takes the value that begins at `at`, or ends before it; `is_empty`: if an object ends, it is empty.
+    fn value(&mut self, slot: Slot, value: Value<'_>, is_empty: bool, at: usize, passing: &mut Passing<'_>) {
+        match (slot, value) {
+            (Slot::Stream, Value::Bool(true)) => self.stream = Stream::On,
             (Slot::Stream, _) => self.stream = Stream::Off,
-            (Slot::Options, Word::Null) => {
+            (Slot::Options, Value::Object) => {
+                self.options = Options::NotAsked;
+                self.lacks_key = true;
+            }
+            (Slot::Options, Value::End) => {
+                if std::mem::take(&mut self.lacks_key) {
+                    self.draft.insert(passing, at, if is_empty { FIRST_MEMBER } else { NEXT_MEMBER });
+                }
+            }
+            (Slot::Options, Value::Null) => {
                 self.options = Options::NotAsked;
                 self.draft.replace_word(passing, at, OBJECT);
             }
-            (Slot::IncludeUsage, Word::False | Word::Null) => {
+            (Slot::IncludeUsage, Value::Bool(false) | Value::Null) => {
                 self.options = Options::NotAsked;
                 self.draft.replace_word(passing, at, TRUE);
             }
-            (Slot::IncludeUsage, Word::True) => self.options = Options::Asked,
+            (Slot::IncludeUsage, Value::Bool(true)) => self.options = Options::Asked,
             (Slot::Options | Slot::IncludeUsage, _) => self.options = Options::WrongType,
         }
-        self.has_include_usage |= self.slot == Slot::IncludeUsage;
+        self.lacks_key &= slot != Slot::IncludeUsage;
         self.settle(at, passing);
     }
 
-    fn end_object(&mut self, empty: bool, at: usize, passing: &mut Passing<'_>) {
-        if self.in_options {
-            self.in_options = false;
-            self.state = State::After;
-            if !self.has_include_usage {
-                self.draft.insert(passing, at, if empty { FIRST_MEMBER } else { NEXT_MEMBER });
-            }
-            self.settle(at, passing);
-            return;
-        }
-        self.state = State::Over;
+    /// Ends with the brace at `at`.
+    fn end(&mut self, at: usize, passing: &mut Passing<'_>) {
         if self.stream == Stream::On && self.options == Options::Absent {
             self.draft.insert(passing, at, WHOLE_KEY);
             self.draft.apply(passing, at);
@@ -371,91 +276,6 @@ impl Injector {
             Stream::Unknown if !self.draft.is_waiting() => self.draft.release(passing, at),
             Stream::Unknown => {}
         }
-    }
-
-    /// Passes over a string; returns where it goes on behind it.
-    fn text(&mut self, mut at: usize, depth: u32, mut escaped: bool, chunk: &[u8]) -> usize {
-        if escaped {
-            at += 1;
-            escaped = false;
-        }
-        while let Some(rest) = chunk.get(at..)
-            && let Some(found) = memchr2(b'"', b'\\', rest)
-        {
-            at += found + 1;
-            if rest.get(found) == Some(&b'"') {
-                self.state = if depth == 0 { State::After } else { State::Nested { depth } };
-                return at;
-            }
-            if at == chunk.len() {
-                escaped = true;
-            } else {
-                at += 1;
-            }
-        }
-        self.state = State::Text { depth, escaped };
-        chunk.len()
-    }
-
-    /// Passes over a container; returns where it goes on behind it, or in a string in it.
-    fn nested(&mut self, at: usize, mut depth: u32, chunk: &[u8]) -> usize {
-        for (offset, &byte) in chunk.get(at..).unwrap_or_default().iter().enumerate() {
-            match byte {
-                b'{' | b'[' => depth = depth.saturating_add(1),
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                b'"' => self.state = State::Text { depth, escaped: false },
-                _ => continue,
-            }
-            if depth == 0 {
-                self.state = State::After;
-            }
-            if byte == b'"' || depth == 0 {
-                return at + offset + 1;
-            }
-        }
-        self.state = State::Nested { depth };
-        chunk.len()
-    }
-}
-
-/// What a value can be that matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
-    True,
-    False,
-    Null,
-    Other,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escape {
-    None,
-    Backslash,
-    Unicode { digits: u8, code: u32 },
-}
-
-/// A key or a scalar, as far as it can be one of interest.
-#[derive(Clone, Copy, Debug, Default)]
-struct Short {
-    bytes: [u8; 16],
-    len: usize,
-}
-
-impl Short {
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-        }
-        self.len = self.len.saturating_add(1);
-    }
-
-    /// All of it, or a beginning that is too long to be anything of interest.
-    fn text(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or(&self.bytes)
-    }
-
-    fn is_cut(&self) -> bool {
-        self.len > self.bytes.len()
     }
 }
 

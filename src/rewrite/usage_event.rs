@@ -12,6 +12,7 @@
 
 use super::{Held, MAX_HELD_BYTES, Passing};
 use crate::body::json::{self, Places, Scanner, Sink, Value};
+use crate::body::sse::{Lines, Token};
 use memchr::memchr2;
 
 #[derive(Clone, Copy, Debug)]
@@ -42,33 +43,10 @@ impl Sink<Field> for Facts {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// At the start of a line.
-    Start,
-    /// The first bytes of the stream are those of a byte-order mark, up to `left`.
-    Mark {
-        left: &'static [u8],
-    },
-    /// `matched` bytes into the field name `data`.
-    Name {
-        matched: u8,
-    },
-    /// After `data:`, where one space is dropped.
-    Space,
-    Data,
-    OtherField,
-    Comment,
-}
-
-const NAME: &[u8] = b"data";
-
 /// Filters one stream.
 pub struct UsageEventFilter {
-    line: Line,
-    /// The last byte was a CR, so an LF belongs to it.
-    after_cr: bool,
-    /// The line that the CR ended was the last one of an event that was taken out.
+    lines: Lines,
+    /// An event that was taken out ended in a CR, so an LF belongs to it.
     drop_lf: bool,
     /// A field of an event has begun.
     open: bool,
@@ -93,8 +71,7 @@ impl UsageEventFilter {
     /// Before the first byte of the stream.
     pub fn new() -> UsageEventFilter {
         UsageEventFilter {
-            line: Line::Mark { left: b"\xef\xbb\xbf" },
-            after_cr: false,
+            lines: Lines::default(),
             drop_lf: false,
             open: false,
             begin: 0,
@@ -112,19 +89,30 @@ impl UsageEventFilter {
     pub fn feed(&mut self, chunk: &[u8], end_of_stream: bool) -> Option<Vec<u8>> {
         let mut passing = Passing::new(chunk);
         self.begin = 0;
-        let mut at = 0;
-        while let Some(&byte) = chunk.get(at) {
-            at = self.step(byte, at, &mut passing);
+        let mut rest = chunk;
+        while let Some(&byte) = rest.first() {
+            if std::mem::take(&mut self.drop_lf) && byte == b'\n' {
+                passing.drop(chunk.len() - rest.len() + 1);
+            }
+            let Some(token) = self.lines.next(&mut rest) else { break };
+            let at = chunk.len() - rest.len();
+            match token {
+                Token::Field => self.open(at),
+                // What joins the lines of the data; before the first it is white space to JSON.
+                Token::DataLine => self.scanner.feed(b"\n", &mut self.facts),
+                Token::Data(data) => self.scanner.feed(data, &mut self.facts),
+                Token::End => self.end_event(at, &mut passing),
+            }
         }
         if end_of_stream {
-            self.end_event(at, &mut passing);
+            self.end_event(chunk.len(), &mut passing);
         } else if self.open {
-            self.event_bytes = self.event_bytes_before(at);
+            self.event_bytes = self.event_bytes_before(chunk.len());
             // What is no JSON, such as `[DONE]`, is not the event: it is never held.
             let fits = self.event_bytes <= MAX_HELD_BYTES && !self.scanner.is_broken();
             if fits && self.held.push(chunk.get(self.begin..).unwrap_or_default()) {
                 passing.pass(self.begin);
-                passing.drop(at);
+                passing.drop(chunk.len());
             } else {
                 passing.let_go(&mut self.held);
             }
@@ -145,81 +133,6 @@ impl UsageEventFilter {
     /// How many bytes are held back.
     pub fn held_bytes(&self) -> usize {
         self.held.len()
-    }
-
-    /// Reads the byte at `at`, and more where nothing is to be seen in them; returns where to go on.
-    fn step(&mut self, byte: u8, at: usize, passing: &mut Passing<'_>) -> usize {
-        let drop_lf = std::mem::take(&mut self.drop_lf);
-        if std::mem::take(&mut self.after_cr) && byte == b'\n' {
-            if drop_lf {
-                passing.pass(at);
-                passing.drop(at + 1);
-            }
-            return at + 1;
-        }
-        if matches!(byte, b'\n' | b'\r') {
-            self.after_cr = byte == b'\r';
-            let blank = self.line == Line::Start;
-            self.line = Line::Start;
-            if blank {
-                self.end_event(at + 1, passing);
-            }
-            return at + 1;
-        }
-        match self.line {
-            Line::Mark { left } => return self.mark(byte, left, at, passing),
-            Line::Start if byte == b':' => self.line = Line::Comment,
-            Line::Start => {
-                self.open(at);
-                self.line = Line::Name { matched: 0 };
-                return at;
-            }
-            Line::Name { matched } => {
-                self.line = match NAME.get(usize::from(matched)) {
-                    Some(&expected) if expected == byte => Line::Name { matched: matched + 1 },
-                    None if byte == b':' => {
-                        // What joins the lines of the data; before the first it is white space to JSON.
-                        self.scanner.feed(b"\n", &mut self.facts);
-                        Line::Space
-                    }
-                    _ => Line::OtherField,
-                };
-            }
-            Line::Space => {
-                self.line = Line::Data;
-                if byte != b' ' {
-                    return at;
-                }
-            }
-            Line::Data | Line::OtherField | Line::Comment => {
-                let rest = passing.chunk.get(at..).unwrap_or_default();
-                let (text, _) = rest.split_at(memchr2(b'\n', b'\r', rest).unwrap_or(rest.len()));
-                if self.line == Line::Data {
-                    self.scanner.feed(text, &mut self.facts);
-                }
-                return at + text.len();
-            }
-        }
-        at + 1
-    }
-
-    /// A byte-order mark is no part of the first event. One that is cut is held like a line that begins so.
-    fn mark(&mut self, byte: u8, left: &'static [u8], at: usize, passing: &mut Passing<'_>) -> usize {
-        match left {
-            [expected, left @ ..] if *expected == byte => {
-                self.open(at);
-                self.line = Line::Mark { left };
-                if left.is_empty() {
-                    self.line = Line::Start;
-                    self.end_event(at + 1, passing);
-                }
-                at + 1
-            }
-            _ => {
-                self.line = if self.open { Line::OtherField } else { Line::Start };
-                at
-            }
-        }
     }
 
     fn open(&mut self, at: usize) {
@@ -249,11 +162,11 @@ impl UsageEventFilter {
             return;
         }
         self.removed += 1;
-        self.drop_lf = self.after_cr;
         passing.pass(self.begin);
         let mut event = self.held.take();
         event.extend_from_slice(passing.before(end));
         passing.drop(end);
+        self.drop_lf = event.ends_with(b"\r");
         let out = passing.out();
         for line in lines(&event).filter(|line| line.starts_with(b":")) {
             out.extend_from_slice(line);

@@ -452,12 +452,14 @@ proptest! {
 fn what_a_worker_held_before_the_clock_jumped_counts_for_one_that_starts_then() {
     let mut world = World::new(parse_rfc3339("2026-11-21T12:00:00Z").unwrap());
     for step in [
-        Step::Reserve { worker: 1, budget: 0, amount: 1 },
+        Step::Start { worker: 2 },
         Step::Die { worker: 0 },
+        Step::Reserve { worker: 2, budget: 0, amount: 1 },
         Step::Jump(700),
         // Its earlier lease is not renewed at once.
         Step::Conflicts(32),
-        Step::Reserve { worker: 1, budget: 0, amount: 0 },
+        Step::Reserve { worker: 2, budget: 0, amount: 0 },
+        Step::Die { worker: 1 },
         Step::Start { worker: 0 },
     ] {
         world.step(&step);

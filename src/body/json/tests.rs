@@ -211,3 +211,59 @@ fn a_number_that_may_be_cut_in_half_is_not_reported() {
     let (seen, complete) = scan_in(&[br#"{"usage":{"prompt_tokens":29"#]);
     assert_eq!((seen, complete), (vec!["usage=Object".to_owned()], false));
 }
+
+#[test]
+fn a_caller_that_steps_knows_where_values_stand() {
+    let text = r#"{"model":"m","usage" : {"prompt_tokens" : 12 ,"x":[{"}":"\""}]},"tools":[tr],"stream":false}"#;
+    for size in [1, 2, 3, 5, 7, text.len()] {
+        let (mut begins, mut seen) = (Vec::new(), Vec::new());
+        let mut scanner = Scanner::new(PLACES);
+        let mut behind = 0;
+        for piece in text.as_bytes().chunks(size) {
+            behind += piece.len();
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let at = behind - rest.len();
+                let byte = text.as_bytes()[at];
+                begins.extend(scanner.awaited().filter(|_| byte != b' ').map(|name| (name, at)));
+                rest = scanner.step(rest, &mut |name: &str, value: Value<'_>| {
+                    if !matches!(value, Value::Text { .. }) {
+                        seen.push((show(name, value), char::from(byte)));
+                    }
+                });
+            }
+        }
+        assert!(scanner.is_broken());
+        let at = |what: &str| text.find(what).unwrap();
+        let expected =
+            [("model", at(r#""m""#)), ("usage", at(r#"{"pro"#)), ("prompt_tokens", at("12")), ("tool", at("tr"))];
+        assert_eq!(begins, expected, "in pieces of {size}");
+        let seen: Vec<_> = seen.iter().map(|(value, byte)| (value.as_str(), *byte)).collect();
+        assert_eq!(
+            seen,
+            [("usage=Object", '{'), (r#"prompt_tokens=Number("12")"#, ' '), ("usage=End", '}')],
+            "in pieces of {size}"
+        );
+    }
+}
+
+#[test]
+fn an_object_is_known_to_be_empty_until_its_first_key() {
+    for (text, is_at_first) in [
+        ("", false),
+        ("{", true),
+        ("{ \n", true),
+        ("{}", false),
+        (r#"{""#, false),
+        (r#"{"a":1,"#, false),
+        (r#"{"usage":"#, false),
+        (r#"{"usage":{ "#, true),
+        (r#"{"usage":{}"#, false),
+        (r#"{"tools":["#, false),
+        (r#"{"other":{"#, false),
+    ] {
+        let mut scanner = Scanner::new(PLACES);
+        scanner.feed(text.as_bytes(), &mut |_: &str, _: Value<'_>| {});
+        assert_eq!(scanner.is_at_first_key(), is_at_first, "{text}");
+    }
+}

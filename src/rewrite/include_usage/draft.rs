@@ -92,9 +92,10 @@ impl Draft {
         self.word_at = Some(self.held.len());
     }
 
-    /// The word stays, whatever else waits.
-    pub(super) fn forget_word(&mut self) {
-        self.word_at = None;
+    /// The length of that word, if it goes up to `at`.
+    pub(super) fn word_bytes(&self, passing: &Passing<'_>, at: usize) -> usize {
+        let held = self.word_at.map(|begin| self.held.len().saturating_sub(begin));
+        held.map_or(0, |held| held.saturating_add(passing.before(at).len()))
     }
 
     /// Wants `text` in the place of the word that ends before `at`.

@@ -57,6 +57,7 @@ fn a_stream_that_does_not_ask_is_made_to_ask() {
              \"stream_options\":{\"include_usage\":true}} \n",
             Injected,
         ),
+        ("\r\n\t {\"stream\":true}", "\r\n\t {\"stream\":true,\"stream_options\":{\"include_usage\":true}}", Injected),
         (
             r#"{"stream":true,"stream_options":{}}"#,
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
@@ -158,6 +159,11 @@ fn keys_that_stand_twice_ask_under_every_reading_that_can() {
             r#"{"stream_options":{"include_usage":true,"include_usage":true,"include_usage":true},"stream":true}"#,
             Injected,
         ),
+        (
+            r#"{"stream":true,"stream_options":{},"stream_options":[]}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true},"stream_options":[]}"#,
+            Injected,
+        ),
         // The client asked in the last one, so it gets the event.
         (
             r#"{"stream":true,"stream_options":{},"stream_options":{"include_usage":true}}"#,
@@ -204,10 +210,13 @@ fn what_is_no_json_object_goes_as_it_came() {
         (r#"{"stream_options":{"include_usage":false},"#, GaveUp(NotAnObject)),
         (r#"{"stream_options":nul"#, GaveUp(NotAnObject)),
         (r#"{"stream_options":{},x"#, GaveUp(NotAnObject)),
+        (r#"{"stream":true,"stream_options":[}"#, GaveUp(NotAnObject)),
+        (r#"{"stream":{]}"#, GaveUp(NotAnObject)),
         (r#"{'stream':true}"#, GaveUp(NotAnObject)),
     ]);
-    let cut_mark = b"\xef\xbb{\"stream\":true}";
-    assert_eq!(edit(cut_mark), (cut_mark.to_vec(), GaveUp(NotAnObject)));
+    for cut_mark in [&b"\xef\xbb{\"stream\":true}"[..], b"\xef\xbb \xbf{\"stream\":true}"] {
+        assert_eq!(edit(cut_mark), (cut_mark.to_vec(), GaveUp(NotAnObject)));
+    }
 }
 
 #[test]
@@ -256,9 +265,24 @@ fn a_word_that_no_longer_fits_stays() {
 
 #[test]
 fn a_word_too_long_to_be_replaced_is_not_held() {
+    for stream in ["", r#""stream":true,"#] {
+        let begin = ["{", stream, r#""stream_options":n"#, &"u".repeat(20)].concat();
+        for size in [1, 3, 5, 100] {
+            let mut injector = Injector::new();
+            for piece in begin.as_bytes().chunks(size) {
+                injector.feed(piece, false);
+            }
+            assert_eq!(injector.held_bytes(), 0, "{begin} in pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_held_once_the_request_is_seen_to_be_no_json() {
     let mut injector = Injector::new();
-    let begin = [r#"{"stream":true,"stream_options":n"#, &"u".repeat(20)].concat();
-    injector.feed(begin.as_bytes(), false);
+    injector.feed(br#"{"stream_options":{},"#, false);
+    assert_eq!(injector.held_bytes(), 2);
+    assert_eq!(injector.feed(b"x", false), Some(b"},x".to_vec()));
     assert_eq!(injector.held_bytes(), 0);
 }
 

@@ -46,6 +46,7 @@ fn the_event_goes_with_its_fields_and_one_blank_line() {
         ("data: a\r\n\r\n", "data: {}\r\n\r\n", "data: [DONE]\r\n\r\n"),
         ("data: a\r\r", "data: {}\r\r", "data: [DONE]\r\r"),
         ("data: a\n\n", "data: {}\r\r\n", "\ndata: [DONE]\n\n"),
+        ("data: a\r\n\r\n", "id: 1\r\ndata: {}\r\n\n", "\ndata: [DONE]\r\n\r\n"),
         ("data: a\n\n", "data: {}\n\r", "\rdata: [DONE]\n\n"),
         ("", "data: {}\n\n", ""),
         ("\u{feff}", "data: {}\n\n", "data: b\n\n"),
