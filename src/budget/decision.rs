@@ -79,14 +79,14 @@ pub struct Governor<'g> {
 
 impl<'m, 'c> Misfit<'m, 'c> {
     fn new(by: &'m Match<'c>, refused: Refused, writes: bool) -> Misfit<'m, 'c> {
-        let decides = matches!(refused, Refused::Exceeded(_) | Refused::Busy(_));
-        let action = if decides { by.budget.action(writes) } else { Action::Block };
+        let action = if refused.is_for_room() { by.budget.action(writes) } else { Action::Block };
         Misfit { by, action, refused }
     }
 
-    /// The strictest counts; of those, one that has too little left even without what others hold.
-    fn rank(&self) -> (Action, bool) {
-        (self.action, !matches!(self.refused, Refused::Busy(_)))
+    /// The strictest counts; of those, one that has too little left even without what others hold, and the one that the
+    /// caller has to wait for longest.
+    fn rank(&self) -> (Action, bool, u64) {
+        (self.action, !matches!(self.refused, Refused::Busy(_)), self.by.resets())
     }
 }
 
@@ -127,13 +127,9 @@ impl<'g> Governor<'g> {
             if own.budget.observe
                 && let Err(refused) = &result
             {
-                if matches!(refused, Refused::Exceeded(_) | Refused::Busy(_)) {
-                    let action = own.budget.action(request.writes);
-                    self.told.would_do(action, own);
+                if refused.is_for_room() {
+                    self.told.would_do(own.budget.action(request.writes), own);
                     result = self.hold(own, request.amount, None);
-                }
-                if result.is_err() {
-                    continue;
                 }
             }
             match result {
@@ -144,11 +140,11 @@ impl<'g> Governor<'g> {
                     remaining = left.filter(|_| !own.budget.observe).into_iter().chain(remaining).min();
                     held.push((own.index, hold));
                 }
-                Err(Refused::Full) if self.access.config.admit_when_full => {
-                    self.told.notes.push("ledger_full".into());
+                Err(Refused::Full) if own.budget.observe || self.access.config.admit_when_full => {
+                    self.told.note("ledger_full");
                 }
-                Err(Refused::Unavailable) if self.access.config.admit_on_contention => {
-                    self.told.notes.push("ledger_unavailable".into());
+                Err(Refused::Unavailable) if own.budget.observe || self.access.config.admit_on_contention => {
+                    self.told.note("ledger_unavailable");
                 }
                 Err(refused) => {
                     for (_, hold) in held {
@@ -159,6 +155,15 @@ impl<'g> Governor<'g> {
             }
         }
         Ok(Holds { held, remaining_usd: remaining })
+    }
+
+    /// Tells what the budgets that only observe would do about a call that is refused before it holds anything.
+    pub fn watch(&mut self, matches: &[Match<'_>], request: &Request) {
+        for own in matches.iter().filter(|own| own.budget.observe) {
+            if let Some(misfit) = self.misfit(own, request).filter(|misfit| misfit.refused.is_for_room()) {
+                self.told.would_do(misfit.action, own);
+            }
+        }
     }
 
     /// Why a call does not fit into a budget as that stands, and what the budget does about it; `None` where it fits.
@@ -199,13 +204,9 @@ impl<'g> Governor<'g> {
         let worst = misfits.iter().max_by_key(|misfit| misfit.rank());
         let (by, action, refused) =
             worst.map_or((first, Action::Block, refused), |worst| (worst.by, worst.action, worst.refused.clone()));
-        let does = |own: &Match<'_>, wanted: Action| {
-            misfits.iter().any(|misfit| misfit.by.index == own.index && misfit.action == wanted)
-        };
-        let unlimited = |own: &Match<'_>| (!does(own, Action::Allow)).then_some(own.limits);
-        let raised = |own: &Match<'_>| {
-            unlimited(own).map(|limits| if does(own, Action::Downgrade) { own.raised() } else { limits })
-        };
+        // Each by its own action, also where it has room now: others may take that on the way.
+        let unlimited = |own: &Match<'_>| (own.budget.action(request.writes) != Action::Allow).then_some(own.limits);
+        let raised = |own: &Match<'_>| own.against(request.writes);
         let as_it_is = |holds: Holds| (holds, None);
         let outcome = match action {
             Action::Block => Err((by, refused)),
@@ -217,11 +218,11 @@ impl<'g> Governor<'g> {
                 }
                 Instead::AsItIs => {
                     // Policy prefers a dearer call, up to where downgraded ones may go, to one whose signature is broken.
-                    self.told.notes.push("downgrade_signed".into());
+                    self.told.note("downgrade_signed");
                     self.hold_all(matches, request, &raised).map(as_it_is)
                 }
                 Instead::Nowhere => {
-                    self.told.notes.push("no_downgrade".into());
+                    self.told.note("no_downgrade");
                     Err((by, refused))
                 }
             },
@@ -231,6 +232,13 @@ impl<'g> Governor<'g> {
 }
 
 impl Told {
+    /// Adds a note, once.
+    pub fn note(&mut self, note: &str) {
+        if !self.notes.iter().any(|other| **other == *note) {
+            self.notes.push(note.into());
+        }
+    }
+
     /// Remembers what a budget that only observes would have done, unless another would have done as much.
     fn would_do(&mut self, action: Action, own: &Match<'_>) {
         if self.would.as_ref().is_none_or(|(other, _)| action > *other) {

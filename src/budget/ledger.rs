@@ -7,7 +7,8 @@
 //! worker has had the time to renew it. A settlement that other workers keep out is kept here and tried again: nothing
 //! that was spent is forgotten while the VM lives.
 
-use super::codec::{self, Counter, CounterId, Full, Owner};
+pub use super::codec::Full;
+use super::codec::{self, Counter, CounterId, Owner};
 use super::{Amount, Limits, Values};
 use crate::host::{SharedStore, StoreError, Version};
 use hashbrown::HashMap;
@@ -96,6 +97,13 @@ pub enum Refused {
     Full,
     /// The store failed, or other workers kept this one out.
     Unavailable,
+}
+
+impl Refused {
+    /// Whether it is for what is spent and held, about which a budget has its policy.
+    pub fn is_for_room(&self) -> bool {
+        matches!(self, Refused::Exceeded(_) | Refused::Busy(_))
+    }
 }
 
 /// A counter's bucket as it was read, for the first try to change it: a write on what has changed since is a conflict.
@@ -210,6 +218,9 @@ impl Ledger {
     }
 
     /// Counts what was spent without a hold: the answer told of it, and nothing before.
+    ///
+    /// # Errors
+    /// [`Full`] where it would be the first of its scope and there is no room for that: then it is not counted.
     pub fn charge(
         &mut self,
         at: &mut Access<'_>,
@@ -217,9 +228,14 @@ impl Ledger {
         spent: Amount,
         thresholds: &[u32],
         limits: &Limits,
-    ) -> Settled {
+    ) -> Result<Settled, Full> {
         let held = Held { account, amount: Amount::default(), standing: Standing::default(), lease: self.lease };
-        self.settle(at, held, spent, thresholds, limits)
+        match self.try_settle(at, &held, spent, thresholds, limits) {
+            Ok(settled) => Ok(settled),
+            // Tried again, it would wait for as long as others need the room, and many such calls for ever.
+            Err(Refused::Full) => Err(Full),
+            Err(_) => Ok(self.owe(held, spent, thresholds, limits)),
+        }
     }
 
     /// Settlements that wait for the store.
@@ -282,6 +298,18 @@ impl Ledger {
         thresholds: &[u32],
         limits: &Limits,
     ) -> Settled {
+        let settled = self.try_settle(at, &held, spent, thresholds, limits);
+        settled.unwrap_or_else(|_| self.owe(held, spent, thresholds, limits))
+    }
+
+    fn try_settle(
+        &mut self,
+        at: &mut Access<'_>,
+        held: &Held,
+        spent: Amount,
+        thresholds: &[u32],
+        limits: &Limits,
+    ) -> Result<Settled, Refused> {
         let mut alerts = Vec::new();
         let settle = |counter: &mut Counter, standing: &Standing| {
             if let Some((_, sum)) = counter.holds.iter_mut().find(|(owner, _)| *owner == held.lease) {
@@ -297,13 +325,14 @@ impl Ledger {
             }
             Ok(())
         };
-        match self.change(at, &held.account, None, settle) {
-            Ok(standing) => Settled { alerts, standing },
-            Err(_) => {
-                self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
-                Settled::default()
-            }
-        }
+        let standing = self.change(at, &held.account, None, settle)?;
+        Ok(Settled { alerts, standing })
+    }
+
+    /// Keeps a settlement for later.
+    fn owe(&mut self, held: Held, spent: Amount, thresholds: &[u32], limits: &Limits) -> Settled {
+        self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
+        Settled::default()
     }
 
     /// Gives a hold back: the call was not made.
@@ -422,8 +451,12 @@ impl Ledger {
         let (now, max_bytes) = (at.now, at.config.bucket_bytes());
         let is_dead = |entry: &codec::Entry<'_>| {
             let mut gone = |lease| !self.is_alive(at, lease) && self.is_gone(at, lease);
-            entry.is_over(now)
-                && entry.counter().is_none_or(|(_, counter)| counter.holds.iter().all(|&(lease, _)| gone(lease)))
+            let mut is_needed = |counter: &Counter| {
+                // A grant may be for longer than the window in which it was given.
+                counter.grant.is_some_and(|(_, until)| now < until)
+                    || !counter.holds.iter().all(|&(lease, _)| gone(lease))
+            };
+            entry.is_over(now) && entry.counter().is_none_or(|(_, counter)| !is_needed(&counter))
         };
         let changed = codec::with(&bucket, account.id, expires, &owner, &counter, max_bytes, is_dead)
             .map_err(|Full| Refused::Full)?;

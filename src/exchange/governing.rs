@@ -8,7 +8,7 @@ use super::call::Call;
 use super::{Context, Edit, Verdict};
 use crate::api;
 use crate::budget::decision::{Governor, Holds, Instead, Known, Match, Matches, Request, Told};
-use crate::budget::ledger::{Held, Refused};
+use crate::budget::ledger::{Full, Held, Refused};
 use crate::budget::{Action, Amount, Scope};
 use crate::config::Config;
 use crate::downgrade::{self, Capabilities};
@@ -67,43 +67,62 @@ pub(super) fn refuse_early(call: &mut Call, config: &Config, context: &mut Conte
         return None;
     }
     let now = seconds(context.host);
-    let least = Amount { usd: Usd::from_pico(1), tokens: 1, calls: 1 };
-    let mut full = full(call, config, context, now, Action::Block, &least).into_iter();
-    let (own, refused) = full.find(|(_, refused)| matches!(refused, Refused::Exceeded(_)))?;
+    let used_up = |(_, refused): &(Match<'_>, Refused)| matches!(refused, Refused::Exceeded(_));
+    let block = Asking { action: Action::Block, observe: false, amount: Amount::default() };
+    let full = block.full(call, config, context, now).into_iter().filter(used_up);
+    let (own, refused) = full.max_by_key(|(own, _)| own.resets())?;
+    // It does not come to be asked at its body's end.
+    for action in [Action::Block, Action::Downgrade] {
+        let watching = Asking { action, observe: true, ..block };
+        let full = watching.full(call, config, context, now);
+        let would = full.first().map(|(own, _)| (action, own.budget.name.clone()));
+        call.reservation.would = call.reservation.would.take().or(would);
+    }
     Some(refusal(&own, &refused, now))
 }
 
-/// The budgets that have no room for `amount` and do `action` about it, as far as the headers alone tell.
-fn full<'c>(
-    call: &mut Call,
-    config: &'c Config,
-    context: &mut Context<'_>,
-    now: u64,
+/// Which budgets are asked about a call of which only the headers are known.
+struct Asking {
+    /// Those that do this about what does not fit, whatever the body says.
     action: Action,
-    amount: &Amount,
-) -> Vec<(Match<'c>, Refused)> {
-    let late = late(call, config);
-    let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
-    let mut full = Vec::new();
-    for (index, budget) in config.budgets.iter().enumerate() {
-        let does = match workload {
-            Some(writes) => budget.action(writes) == action,
-            None => budget.action(true) == action && budget.action(false) == action,
-        };
-        if budget.observe || !does || !budget.is_decided_by_headers(&late) {
-            continue;
+    /// Those that only observe, or those with consequences.
+    observe: bool,
+    /// What the call takes at least.
+    amount: Amount,
+}
+
+impl Asking {
+    /// Those that have no room, as far as the headers alone tell.
+    fn full<'c>(
+        &self,
+        call: &mut Call,
+        config: &'c Config,
+        context: &mut Context<'_>,
+        now: u64,
+    ) -> Vec<(Match<'c>, Refused)> {
+        let late = late(call, config);
+        let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
+        let mut full = Vec::new();
+        for (index, budget) in config.budgets.iter().enumerate() {
+            let does = match workload {
+                Some(writes) => budget.action(writes) == self.action,
+                None => budget.action(true) == self.action && budget.action(false) == self.action,
+            };
+            if budget.observe != self.observe || !does || !budget.is_decided_by_headers(&late) {
+                continue;
+            }
+            let Scope::Account(account) = budget.scope(&*call, now) else { continue };
+            let own = Match::new(index, budget, account, call);
+            let (ledger, mut access) = context.ledger(config, now);
+            let (standing, seen) = ledger.look(&mut access, &own.account).ok().unzip();
+            let admitted = standing.map(|standing| own.limits.admit(&standing, &self.amount));
+            call.reservation.known.push(own.known(seen.flatten()));
+            if let Some(Err(refused)) = admitted {
+                full.push((own, refused));
+            }
         }
-        let Scope::Account(account) = budget.scope(&*call, now) else { continue };
-        let own = Match::new(index, budget, account, call);
-        let (ledger, mut access) = context.ledger(config, now);
-        let (standing, seen) = ledger.look(&mut access, &own.account).ok().unzip();
-        let admitted = standing.map(|standing| own.limits.admit(&standing, amount));
-        call.reservation.known.push(own.known(seen.flatten()));
-        if let Some(Err(refused @ (Refused::Exceeded(_) | Refused::Busy(_)))) = admitted {
-            full.push((own, refused));
-        }
+        full
     }
-    full
 }
 
 /// Sends a call whose path names its model to a cheaper one, while its path can still be changed: where a budget that does
@@ -122,7 +141,8 @@ pub(super) fn downgrade_path(
     let now = seconds(context.host);
     call.request.text_bytes = headers.number("content-length").unwrap_or(0);
     let estimate = bound::asked(call, config, now, |asked| asked.bound(None));
-    let full = full(call, config, context, now, Action::Downgrade, &amount(&estimate));
+    let dearest = Asking { action: Action::Downgrade, observe: false, amount: amount(&estimate) };
+    let full = dearest.full(call, config, context, now);
     let Some((by, _)) = full.first() else { return };
     let target = config.downgrade(&asked).filter(|(_, target)| fits(call, config, &target.to, now));
     let Some((_, target)) = target else { return };
@@ -159,21 +179,23 @@ pub(super) fn reserve(
     if let Some((_, budget, _)) = matches.missing.iter().rfind(|(_, budget, _)| budget.observe) {
         call.reservation.would = Some((Action::Block, budget.name.clone()));
     }
-    if let Some((budget, key)) = matches.refused() {
-        call.reservation.budget = Some(budget.name.clone());
-        return Err(Refusal::Budget(BudgetRefusal::missing(&budget.name, key.clone()).into()));
-    }
+    let refused = matches.refused().map(|(budget, key)| BudgetRefusal::missing(&budget.name, key.clone()));
     let matches = matches.counted;
-    if matches.is_empty() {
+    if matches.is_empty() && refused.is_none() {
         return Ok(());
     }
     let sent = call.reservation.downgraded_to.clone();
     let estimate = bound::asked(call, config, now, |asked| asked.bound(sent.as_deref()));
-    call.reservation.estimate = Some(estimate);
     let request = Request { writes: call.writes, amount: amount(&estimate) };
-    let leaving = Leaving { config, now, body };
     let mut governor = Governor::new(context.ledger(config, now));
     governor.told.would = call.reservation.would.take();
+    if let Some(refused) = refused {
+        governor.watch(&matches, &request);
+        call.reservation.would = governor.told.would;
+        return Err(Refusal::Budget(refused.into()));
+    }
+    call.reservation.estimate = Some(estimate);
+    let leaving = Leaving { config, now, body };
     let outcome = match sent {
         Some(target) => leaving.hold_sent(call, &matches, &request, &target, &mut governor),
         None => {
@@ -230,13 +252,11 @@ impl<'l> Leaving<'l> {
         target: &str,
         governor: &mut Governor<'_>,
     ) -> Outcome<'l, 'm, 'c> {
-        let raised = |own: &Match<'_>| match own.budget.action(request.writes) {
-            Action::Allow => None,
-            Action::Downgrade => Some(own.raised()),
-            Action::Block => Some(own.limits),
-        };
+        let raised = |own: &Match<'_>| own.against(request.writes);
         if let Some(misfit) = self.misfit(call, target) {
-            governor.told.notes.extend([misfit.note().into(), "no_downgrade".into()]);
+            governor.watch(matches, request);
+            governor.told.note(&misfit.note());
+            governor.told.note("no_downgrade");
             call.reservation.downgraded_to = None;
             let sent_by = |own: &&Match<'_>| Some(&own.budget.name) == call.reservation.budget.as_ref();
             if let Some(by) = matches.iter().find(sent_by).or(matches.first()) {
@@ -279,7 +299,7 @@ impl<'l> Leaving<'l> {
     fn target(&self, call: &Call, told: &mut Told) -> Option<Target<'l>> {
         let (_, target) = self.config.downgrade(call.request_model()?)?;
         if let Some(misfit) = self.misfit(call, &target.to) {
-            told.notes.push(misfit.note().into());
+            told.note(&misfit.note());
             return None;
         }
         if !call.can_be_downgraded || !fits(call, self.config, &target.to, self.now) {
@@ -368,7 +388,11 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
     let counted = record.counted_tokens();
     if reservation.held.is_empty() {
         if call.refusal.is_none() && (usd > Usd::ZERO || counted.is_some_and(|tokens| tokens > 0)) {
-            charge(call, Amount { usd, tokens: counted.unwrap_or(0), calls: 0 }, config, now, context);
+            let spent = Amount { usd, tokens: counted.unwrap_or(0), calls: 0 };
+            let is_counted = charge(call, spent, config, now, context);
+            if !is_counted && !record.notes.iter().any(|note| **note == *"ledger_full") {
+                record.notes.push("ledger_full".into());
+            }
         }
         return;
     }
@@ -386,16 +410,20 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
     }
 }
 
-/// Counts `spent` in every budget that the call would have counted against.
-fn charge(call: &Call, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) {
+/// Counts `spent` in every budget that the call would have counted against; false where one has no room for a new scope.
+fn charge(call: &Call, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) -> bool {
+    let mut is_counted = true;
     for budget in &config.budgets {
         if let Scope::Account(account) = budget.scope(call, now) {
             let (limits, _) = budget.limits(call);
             let (ledger, mut access) = context.ledger(config, now);
-            let settled = ledger.charge(&mut access, account.clone(), spent, &budget.alert_at, &limits);
-            overview::alert(&account, &limits, &settled, context);
+            match ledger.charge(&mut access, account.clone(), spent, &budget.alert_at, &limits) {
+                Ok(settled) => overview::alert(&account, &limits, &settled, context),
+                Err(Full) => is_counted = false,
+            }
         }
     }
+    is_counted
 }
 
 fn seconds(host: &mut dyn Host) -> u64 {

@@ -442,6 +442,21 @@ fn a_grant_raises_the_limits_until_it_ends() {
 }
 
 #[test]
+fn a_grant_for_longer_than_a_window_makes_no_room_before_it_ends() {
+    let mut workers = Workers::new(1);
+    let until = START + 2 * HOUR;
+    workers.on(0, |ledger, at| ledger.grant(at, &hourly(1, 1, START), Some((usd(5), until)))).unwrap();
+    workers.leave_no_room(1);
+    let next = START + HOUR;
+    for (seconds, room) in [(HOUR + 1, false), (HOUR - 2, false), (1, true)] {
+        workers.now += seconds;
+        workers.on(0, Ledger::tick);
+        assert_eq!(workers.reserve(0, &hourly(1, 2, next), 1, 10).is_ok(), room, "{}", workers.now - START);
+    }
+    assert_eq!(workers.bucket(1).iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn a_reset_forgets_what_was_spent_and_keeps_what_is_held() {
     let account = hourly(1, 1, START);
     let mut workers = Workers::new(2);

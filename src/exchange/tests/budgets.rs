@@ -1,5 +1,7 @@
 //! Budgets over whole exchanges: holds, settlements, refusals, downgrades.
 
+mod several;
+
 use super::*;
 use crate::overview::Turn;
 use crate::reply::LocalReply;

@@ -1,0 +1,125 @@
+//! Several budgets over one call, and those that are used up.
+
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// Counters are held in the order of their ids, which names decide: among so many there are some before any other.
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// A budget of `limit_usd` with some more keys.
+fn budget(name: &str, limit_usd: &str, more: &Value) -> Value {
+    let mut budget = json!({"name": name, "limit_usd": limit_usd, "window": "month"});
+    for (key, value) in more.as_object().unwrap() {
+        budget[key] = value.clone();
+    }
+    budget
+}
+
+#[test]
+fn what_a_budget_would_do_does_not_depend_on_who_refuses_the_call() {
+    let downgrade = json!({"mode": "observe", "on_exceeded": "downgrade", "hard_limit_usd": "9"});
+    for (what, refusing, spent) in [
+        ("too little is left", budget("z", "0.05", &json!({})), 0),
+        ("nothing is left, and the headers say so", budget("z", "0.01", &json!({})), 20),
+        (
+            "it lacks a value",
+            budget("z", "9", &json!({"per": ["team"], "when_missing": "refuse", "match": {"department": "sales"}})),
+            0,
+        ),
+    ] {
+        for name in NAMES {
+            for first in [true, false] {
+                let watching = budget(name, "0.01", &downgrade);
+                let budgets = if first { [watching, refusing.clone()] } else { [refusing.clone(), watching] };
+                let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+                let mut gateway = Gateway::new(&json!(budgets), &more);
+                if spent > 0 {
+                    gateway.call("sales", 1, spent);
+                }
+                let record = gateway.call("sales", 90, 90).record.unwrap();
+                assert_eq!(
+                    (record.decision, record.would_decide, record.budget.as_deref()),
+                    (Decision::Refused, Some(Decision::Downgraded), Some("z")),
+                    "{what}, {name}, {first}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn of_budgets_that_refuse_the_caller_hears_of_the_one_to_wait_for_longest() {
+    for (tokens, when) in [(90, "its body"), (100, "its headers")] {
+        for name in NAMES {
+            let minute = json!({"name": name, "limit_usd": "0.1", "window": "minute"});
+            let mut gateway = Gateway::new(&json!([minute, month("0.1")]), &json!({}));
+            gateway.call("sales", 80, tokens - 10);
+            let reply = gateway.call("sales", 90, 0).reply.unwrap();
+            assert!(reply.headers.contains(&("x-cost-budget", "month".into())), "{when}, {name}: {:?}", reply.headers);
+        }
+    }
+}
+
+#[test]
+fn a_budget_that_is_used_up_takes_no_free_call_either_whenever_it_is_asked() {
+    let prices = json!({"models": [
+        {"model": "gpt-4o", "rates": {"input": "1000", "output": "1000"}},
+        {"model": "free", "rates": {"input": "0", "output": "0"}}]});
+    let body = r#"{"model":"free","max_tokens":5}"#;
+    for (used, passes) in [(79, true), (80, false), (81, false)] {
+        // What has a workload to match is asked at the body's end only.
+        for conditions in [json!({}), json!({"workload": "*"})] {
+            let limited = budget("all", "0.09", &json!({"match": conditions}));
+            let mut gateway = Gateway::new(&json!([limited]), &json!({"prices": prices}));
+            gateway.call("sales", 70, used);
+            let (_, played) = gateway.begin("sales", body);
+            assert_eq!(played.reply.is_none(), passes, "{used} {conditions}");
+        }
+    }
+    // What only others hold is no reason to refuse what costs nothing.
+    let mut gateway = Gateway::new(&json!([budget("all", "0.09", &json!({}))]), &json!({"prices": prices}));
+    let (_open, played) = gateway.begin("sales", r#"{"model":"gpt-4o","max_tokens":80,"x":1}"#);
+    assert!(played.reply.is_none());
+    assert_eq!(gateway.standing(""), ("0".into(), "0.09".into()));
+    assert!(gateway.begin("sales", body).1.reply.is_none());
+}
+
+#[test]
+fn a_budget_that_observes_and_finds_no_room_says_so_and_refuses_nothing() {
+    let watching = json!({"name": "runs", "per": ["department"], "when_missing": "share", "limit_calls": 5,
+                          "window": "lifetime", "mode": "observe"});
+    let mut gateway = Gateway::new(&json!([watching]), &json!({"ledger": {"max_bytes": 4 << 20}}));
+    let noted = |record: &UsageRecord| record.notes.iter().filter(|note| ***note == *"ledger_full").count();
+    let full = (0..40_000).map(|n| gateway.call(&format!("department-{n:0100}"), 1, 1).record.unwrap());
+    let record = full.into_iter().find(|record| noted(record) > 0).expect("it gets full");
+    assert_eq!((record.decision, record.would_decide, noted(&record)), (Decision::Allowed, None, 1));
+}
+
+#[test]
+fn what_is_counted_late_and_finds_no_room_is_noted_and_waits_for_none() {
+    for on_full in ["admit", "refuse"] {
+        let runs = json!({"name": "runs", "per": ["department"], "when_missing": "share", "limit_usd": "5",
+                          "window": "lifetime"});
+        let mut gateway = Gateway::new(&json!([runs]), &json!({"ledger": {"max_bytes": 4 << 20, "on_full": on_full}}));
+        let mut look = |n: u32| {
+            let department = format!("department-{n:0100}");
+            let path = format!("/v1/responses/resp_{n}");
+            let pairs = [(":method", "GET"), (":path", &path), ("x-cost-department", &department)];
+            let headers = headers(&pairs, &[]);
+            let mut exchange = Exchange::new(Rc::clone(&gateway.config));
+            let context = &mut Context { host: &mut gateway.host, instance: &mut gateway.instance };
+            let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: true };
+            exchange.on(event, context);
+            let answer = format!(
+                r#"{{"id":"resp_{n}","object":"response","background":true,"status":"completed","model":"gpt-4o","usage":{{"input_tokens":10,"output_tokens":5}}}}"#
+            );
+            gateway.end(exchange, Some(&answer), "via_upstream")
+        };
+        let mut records = (0..40_000).map(&mut look);
+        let record = records.find(|record| !record.notes.is_empty()).expect("it gets full");
+        assert_eq!((record.notes, record.cost_usd.unwrap().as_str()), (vec!["ledger_full".into()], "0.015"));
+        drop(records);
+        assert_eq!(gateway.instance.ledger.owed(), 0, "{on_full}");
+    }
+}
