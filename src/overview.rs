@@ -210,7 +210,7 @@ mod tests {
         let context = &mut Context { host, instance };
         let (ledger, mut access) = context.ledger(config, now);
         let held = ledger.reserve(&mut access, &account, dollars(1), None).unwrap();
-        ledger.settle(&mut access, held, dollars(1), &[], &Limits::default());
+        ledger.settle(&mut access, held, dollars(1), &[], &Limits::default()).unwrap();
         ledger.reserve(&mut access, &account, dollars(2), None).unwrap();
     }
 

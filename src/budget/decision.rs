@@ -140,13 +140,12 @@ impl<'g> Governor<'g> {
                     remaining = left.filter(|_| !own.budget.observe).into_iter().chain(remaining).min();
                     held.push((own.index, hold));
                 }
-                Err(Refused::Full) if own.budget.observe || self.access.config.admit_when_full => {
-                    self.told.note("ledger_full");
-                }
-                Err(Refused::Unavailable) if own.budget.observe || self.access.config.admit_on_contention => {
-                    self.told.note("ledger_unavailable");
-                }
                 Err(refused) => {
+                    if let Some(note) = self.passes_unheld(own, &refused) {
+                        self.told.note(note);
+                        held.push((own.index, Held::unheld(own.account.clone(), request.amount)));
+                        continue;
+                    }
                     for (_, hold) in held {
                         self.ledger.release(&mut self.access, hold);
                     }
@@ -178,6 +177,16 @@ impl<'g> Governor<'g> {
     /// As [`Ledger::standing`].
     pub fn standing(&mut self, own: &Match<'_>) -> Result<Standing, Refused> {
         self.ledger.standing(&mut self.access, &own.account)
+    }
+
+    /// What to note of a call that passes although the ledger can't hold it.
+    fn passes_unheld(&self, own: &Match<'_>, refused: &Refused) -> Option<&'static str> {
+        let (admits, note) = match refused {
+            Refused::Full => (self.access.config.admit_when_full, "ledger_full"),
+            Refused::Unavailable => (self.access.config.admit_on_contention, "ledger_unavailable"),
+            Refused::Exceeded(_) | Refused::Busy(_) => return None,
+        };
+        (admits || own.budget.observe).then_some(note)
     }
 
     fn hold(&mut self, own: &Match<'_>, amount: Amount, limits: Option<&Limits>) -> Result<Held, Refused> {

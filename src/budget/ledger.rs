@@ -125,7 +125,15 @@ pub struct Held {
     pub amount: Amount,
     /// How the counter stood with it.
     pub standing: Standing,
-    lease: u64,
+    /// By whom; `None`: by nobody, it is only to be counted in the end.
+    lease: Option<u64>,
+}
+
+impl Held {
+    /// For a call that passes without a hold: what it costs is counted when it is settled.
+    pub fn unheld(account: Account, amount: Amount) -> Held {
+        Held { account, amount, standing: Standing::default(), lease: None }
+    }
 }
 
 /// What a settlement came to.
@@ -209,33 +217,13 @@ impl Ledger {
         let mut late = Vec::new();
         for Owed { held, spent, thresholds, limits } in std::mem::take(&mut self.owed) {
             let account = held.account.clone();
-            let settled = self.settle(at, held, spent, &thresholds, &limits);
-            if !settled.alerts.is_empty() {
+            if let Ok(settled) = self.settle(at, held, spent, &thresholds, &limits)
+                && !settled.alerts.is_empty()
+            {
                 late.push(Late { account, limits, settled });
             }
         }
         late
-    }
-
-    /// Counts what was spent without a hold: the answer told of it, and nothing before.
-    ///
-    /// # Errors
-    /// [`Full`] where it would be the first of its scope and there is no room for that: then it is not counted.
-    pub fn charge(
-        &mut self,
-        at: &mut Access<'_>,
-        account: Account,
-        spent: Amount,
-        thresholds: &[u32],
-        limits: &Limits,
-    ) -> Result<Settled, Full> {
-        let held = Held { account, amount: Amount::default(), standing: Standing::default(), lease: self.lease };
-        match self.try_settle(at, &held, spent, thresholds, limits) {
-            Ok(settled) => Ok(settled),
-            // Tried again, it would wait for as long as others need the room, and many such calls for ever.
-            Err(Refused::Full) => Err(Full),
-            Err(_) => Ok(self.owe(held, spent, thresholds, limits)),
-        }
     }
 
     /// Settlements that wait for the store.
@@ -286,10 +274,13 @@ impl Ledger {
             Ok(())
         };
         let standing = self.change(at, account, seen, hold)?;
-        Ok(Held { account: account.clone(), amount, standing, lease })
+        Ok(Held { account: account.clone(), amount, standing, lease: Some(lease) })
     }
 
     /// Replaces a hold by what the call cost. `thresholds` are percentages of `limits`, ascending.
+    ///
+    /// # Errors
+    /// [`Full`] where nothing was held, see [`Held::unheld`], and there is no room for a new scope: then it is not counted.
     pub fn settle(
         &mut self,
         at: &mut Access<'_>,
@@ -297,22 +288,10 @@ impl Ledger {
         spent: Amount,
         thresholds: &[u32],
         limits: &Limits,
-    ) -> Settled {
-        let settled = self.try_settle(at, &held, spent, thresholds, limits);
-        settled.unwrap_or_else(|_| self.owe(held, spent, thresholds, limits))
-    }
-
-    fn try_settle(
-        &mut self,
-        at: &mut Access<'_>,
-        held: &Held,
-        spent: Amount,
-        thresholds: &[u32],
-        limits: &Limits,
-    ) -> Result<Settled, Refused> {
+    ) -> Result<Settled, Full> {
         let mut alerts = Vec::new();
         let settle = |counter: &mut Counter, standing: &Standing| {
-            if let Some((_, sum)) = counter.holds.iter_mut().find(|(owner, _)| *owner == held.lease) {
+            if let Some((_, sum)) = counter.holds.iter_mut().find(|(owner, _)| Some(*owner) == held.lease) {
                 *sum = sum.minus(&held.amount);
             }
             counter.spent = counter.spent.plus(&spent);
@@ -325,19 +304,23 @@ impl Ledger {
             }
             Ok(())
         };
-        let standing = self.change(at, &held.account, None, settle)?;
-        Ok(Settled { alerts, standing })
-    }
-
-    /// Keeps a settlement for later.
-    fn owe(&mut self, held: Held, spent: Amount, thresholds: &[u32], limits: &Limits) -> Settled {
-        self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
-        Settled::default()
+        match self.change(at, &held.account, None, settle) {
+            Ok(standing) => Ok(Settled { alerts, standing }),
+            // Tried again it would wait for as long as others need the room, and many such calls for ever.
+            Err(Refused::Full) if held.lease.is_none() => Err(Full),
+            Err(_) => {
+                self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
+                Ok(Settled::default())
+            }
+        }
     }
 
     /// Gives a hold back: the call was not made.
     pub fn release(&mut self, at: &mut Access<'_>, held: Held) {
-        self.settle(at, held, Amount::default(), &[], &Limits::default());
+        if held.lease.is_some() {
+            // What is held has its place.
+            let _ = self.settle(at, held, Amount::default(), &[], &Limits::default());
+        }
     }
 
     /// How an account stands.

@@ -352,7 +352,8 @@ pub(super) fn write_record(call: &Call, record: &mut UsageRecord) {
         reservation.estimate.and_then(|estimate| estimate.usd).map(|usd| ExactNumber::new(&usd));
     record.budget = match &call.refusal {
         Some(Refusal::Budget(refusal)) => Some(refusal.budget.clone()),
-        _ => reservation.budget.clone(),
+        Some(_) => None,
+        None => reservation.budget.clone(),
     };
     record.notes.extend(reservation.notes.iter().cloned());
     if reservation.downgraded_to.is_some() && call.refusal.is_none() {
@@ -389,10 +390,7 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
     if reservation.held.is_empty() {
         if call.refusal.is_none() && (usd > Usd::ZERO || counted.is_some_and(|tokens| tokens > 0)) {
             let spent = Amount { usd, tokens: counted.unwrap_or(0), calls: 0 };
-            let is_counted = charge(call, spent, config, now, context);
-            if !is_counted && !record.notes.iter().any(|note| **note == *"ledger_full") {
-                record.notes.push("ledger_full".into());
-            }
+            charge(call, record, spent, config, now, context);
         }
         return;
     }
@@ -405,25 +403,34 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
         let account = held.account.clone();
         let spent = Amount { usd, tokens, calls: held.amount.calls };
         let (ledger, mut access) = context.ledger(config, now);
-        let settled = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits);
-        overview::alert(&account, &limits, &settled, context);
+        match ledger.settle(&mut access, held, spent, &budget.alert_at, &limits) {
+            Ok(settled) => overview::alert(&account, &limits, &settled, context),
+            Err(Full) => note_full(record),
+        }
     }
 }
 
-/// Counts `spent` in every budget that the call would have counted against; false where one has no room for a new scope.
-fn charge(call: &Call, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) -> bool {
-    let mut is_counted = true;
+/// Notes that a budget could not count a call.
+fn note_full(record: &mut UsageRecord) {
+    const NOTE: &str = "ledger_full";
+    if !record.notes.iter().any(|note| **note == *NOTE) {
+        record.notes.push(NOTE.into());
+    }
+}
+
+/// Counts `spent` in every budget that the call would have counted against.
+fn charge(call: &Call, record: &mut UsageRecord, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) {
     for budget in &config.budgets {
         if let Scope::Account(account) = budget.scope(call, now) {
             let (limits, _) = budget.limits(call);
+            let unheld = Held::unheld(account.clone(), Amount::default());
             let (ledger, mut access) = context.ledger(config, now);
-            match ledger.charge(&mut access, account.clone(), spent, &budget.alert_at, &limits) {
+            match ledger.settle(&mut access, unheld, spent, &budget.alert_at, &limits) {
                 Ok(settled) => overview::alert(&account, &limits, &settled, context),
-                Err(Full) => is_counted = false,
+                Err(Full) => note_full(record),
             }
         }
     }
-    is_counted
 }
 
 fn seconds(host: &mut dyn Host) -> u64 {

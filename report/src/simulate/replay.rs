@@ -174,7 +174,7 @@ impl<'c> Replay<'c> {
             budget.renew(&mut held.account, self.now);
             let account = held.account.clone();
             let (ledger, mut access) = self.access();
-            let settled = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits);
+            let Ok(settled) = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits) else { continue };
             let event = Event::Settled { spent: &spent, settled: &settled, limits: &limits, window: account.window };
             self.tallies.add(index, &account, event);
         }

@@ -49,6 +49,27 @@ fn what_a_budget_would_do_does_not_depend_on_who_refuses_the_call() {
 }
 
 #[test]
+fn a_refusal_that_is_for_no_budget_names_none() {
+    let downgrade = json!({"on_exceeded": "downgrade", "hard_limit_usd": "9"});
+    let more = json!({"metering": {"max_request_bytes": 1024},
+                      "downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+    let mut gateway = Gateway::new(&json!([budget("month", "0.01", &downgrade)]), &more);
+    gateway.call("sales", 1, 20);
+    let pairs = [(":method", "POST"), (":path", "/v1beta/models/gpt-4o:generateContent"), ("x-cost-department", "a")];
+    let headers = headers(&pairs, &[]);
+    let mut exchange = Exchange::new(Rc::clone(&gateway.config));
+    let context = &mut Context { host: &mut gateway.host, instance: &mut gateway.instance };
+    let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: false };
+    let verdict = exchange.on(event, context);
+    assert!(verdict.edits.iter().any(|edit| matches!(edit, Edit::Set(":path", _))), "it is on its way elsewhere");
+    let verdict = exchange.on(Event::RequestBody { chunk: &[b' '; 1025], end_of_stream: false }, context);
+    assert_eq!(verdict.reply.unwrap().status, 413);
+    let record = gateway.end(exchange, None, "tollgate_request_too_large");
+    assert_eq!((record.decision, record.budget), (Decision::Refused, None));
+    assert!(!gateway.host.counters.keys().any(|name| name.contains("budget_refusals")), "{:?}", gateway.host.counters);
+}
+
+#[test]
 fn of_budgets_that_refuse_the_caller_hears_of_the_one_to_wait_for_longest() {
     for (tokens, when) in [(90, "its body"), (100, "its headers")] {
         for name in NAMES {
@@ -91,9 +112,38 @@ fn a_budget_that_observes_and_finds_no_room_says_so_and_refuses_nothing() {
                           "window": "lifetime", "mode": "observe"});
     let mut gateway = Gateway::new(&json!([watching]), &json!({"ledger": {"max_bytes": 4 << 20}}));
     let noted = |record: &UsageRecord| record.notes.iter().filter(|note| ***note == *"ledger_full").count();
-    let full = (0..40_000).map(|n| gateway.call(&format!("department-{n:0100}"), 1, 1).record.unwrap());
-    let record = full.into_iter().find(|record| noted(record) > 0).expect("it gets full");
+    let mut full = (0..40_000).map(|n| gateway.call(&format!("department-{n:0100}"), 1, 1).record.unwrap());
+    let record = full.find(|record| noted(record) > 0).expect("it gets full");
     assert_eq!((record.decision, record.would_decide, noted(&record)), (Decision::Allowed, None, 1));
+}
+
+#[test]
+fn what_passes_without_a_hold_since_the_ledger_was_busy_is_counted_all_the_same() {
+    let admits = json!({"ledger": {"on_contention": "admit"}});
+    for (mode, more, passes) in [("enforce", json!({}), false), ("enforce", admits, true), ("observe", json!({}), true)]
+    {
+        let mut budget = month("1");
+        budget["mode"] = json!(mode);
+        budget["limit_calls"] = json!(9);
+        let mut gateway = Gateway::new(&json!([budget]), &more);
+        let (mut exchange, mut played) = gateway.announce("sales");
+        gateway.host.conflicts = 1000;
+        gateway.send(&mut exchange, &mut played, r#"{"model":"gpt-4o","max_tokens":90}"#);
+        gateway.host.conflicts = 0;
+        assert_eq!(played.reply.is_none(), passes, "{mode} {more}");
+        let (first, mut second) = (gateway.standing("sales"), None);
+        if passes {
+            // Another's hold stays what it is when this call ends.
+            second = Some(gateway.begin("sales", r#"{"model":"gpt-4o","max_tokens":90}"#).0);
+            let answer = r#"{"model":"gpt-4o","usage":{"prompt_tokens":10,"completion_tokens":10}}"#;
+            let record = gateway.end(exchange, Some(answer), "via_upstream");
+            assert_eq!(record.notes, ["ledger_unavailable".into()]);
+        }
+        let spent = if passes { ("0.02", "0.099") } else { ("0", "0") };
+        assert_eq!(first, ("0".into(), "0".into()));
+        assert_eq!(gateway.standing("sales"), (spent.0.into(), spent.1.into()), "{mode} {more}");
+        drop(second);
+    }
 }
 
 #[test]
