@@ -126,11 +126,10 @@ impl<'g> Governor<'g> {
             let mut result = self.hold(own, request.amount, against.as_ref());
             if own.budget.observe
                 && let Err(refused) = &result
+                && refused.is_for_room()
             {
-                if refused.is_for_room() {
-                    self.told.would_do(own.budget.action(request.writes), own);
-                    result = self.hold(own, request.amount, None);
-                }
+                self.told.would_do(own.budget.action(request.writes), own);
+                result = self.hold(own, request.amount, None);
             }
             match result {
                 Ok(hold) => {
