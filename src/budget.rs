@@ -239,6 +239,14 @@ pub enum Scope {
 }
 
 impl Condition {
+    /// The value that every call has which meets it, where there is only one.
+    pub fn only_value(&self) -> Option<&str> {
+        match &*self.patterns {
+            [pattern] if !pattern.is_wild() => Some(pattern.as_str()),
+            _ => None,
+        }
+    }
+
     fn holds(&self, subject: &dyn Subject) -> bool {
         subject.value(&self.key).is_some_and(|value| self.patterns.iter().any(|pattern| pattern.matches(value)))
     }

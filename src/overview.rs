@@ -15,12 +15,17 @@ const SNAPSHOT_KEY: &str = "tollgate.snapshot.";
 /// Scopes in one snapshot: more would push usage records out of the collector's queue.
 const MAX_SCOPES: usize = 1000;
 
-/// The values of a scope stand for the calls in it.
-struct ScopeValues<'a>(&'a [(Key, Box<str>)]);
+/// The values of a scope stand for the calls in it, and so does what they have to be to count.
+struct ScopeValues<'a> {
+    scope: &'a [(Key, Box<str>)],
+    budget: &'a Budget,
+}
 
 impl Subject for ScopeValues<'_> {
     fn value(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(own, value)| **own == *key && !value.is_empty()).map(|(_, value)| &**value)
+        let own = self.scope.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value);
+        let fixed = || self.budget.conditions.iter().find(|condition| *condition.key == *key)?.only_value();
+        own.or_else(fixed).filter(|value| !value.is_empty())
     }
 }
 
@@ -95,7 +100,7 @@ fn key(config: &Config, budget: &Budget) -> Box<str> {
 
 /// The limits of a scope.
 pub fn limits_of(budget: &Budget, account: &Account) -> Limits {
-    budget.limits(&ScopeValues(&account.scope)).0
+    budget.limits(&ScopeValues { scope: &account.scope, budget }).0
 }
 
 /// To be called about once a second: keeps this worker's lease, and gives a snapshot if it is this worker's turn.
@@ -305,6 +310,19 @@ mod tests {
             }
             let told: Vec<_> = lines(&mut host).into_iter().map(|line| line["budget"].clone()).collect();
             assert_eq!(told, expected, "{budgets}");
+        }
+    }
+
+    #[test]
+    fn a_scope_has_the_limits_that_its_calls_have() {
+        let mut budget = hourly();
+        budget[0]["match"] = json!({"environment": "production"});
+        budget[0]["overrides"][0]["match"] = json!({"department": "sales", "environment": "prod*"});
+        let config = config(&budget);
+        for (department, limit) in [("sales", 5), ("lab", 10)] {
+            let account = config.budgets[0].account([("department".into(), department.into())].into(), 0);
+            let limits = limits_of(&config.budgets[0], &account);
+            assert_eq!(limits.usd, Some(Usd::from_pico(limit * 1_000_000_000_000)), "{department}");
         }
     }
 
