@@ -83,10 +83,10 @@ impl<'m, 'c> Misfit<'m, 'c> {
         Misfit { by, action, refused }
     }
 
-    /// The strictest counts; of those, one that has too little left even without what others hold, and the one that the
-    /// caller has to wait for longest.
+    /// The strictest counts; of those, one that has too little left even without what others hold; of those, the one
+    /// that the caller has to wait for longest.
     fn rank(&self) -> (Action, bool, u64) {
-        (self.action, !matches!(self.refused, Refused::Busy(_)), self.by.resets())
+        (self.action, self.refused.lasts(), self.by.resets())
     }
 }
 

@@ -104,6 +104,11 @@ impl Refused {
     pub fn is_for_room(&self) -> bool {
         matches!(self, Refused::Exceeded(_) | Refused::Busy(_))
     }
+
+    /// Whether it is no use to come again in a moment.
+    pub fn lasts(&self) -> bool {
+        matches!(self, Refused::Exceeded(_) | Refused::Full)
+    }
 }
 
 /// A counter's bucket as it was read, for the first try to change it: a write on what has changed since is a conflict.

@@ -9,7 +9,7 @@ use super::{Context, Edit, Verdict};
 use crate::api;
 use crate::budget::decision::{Governor, Holds, Instead, Known, Match, Matches, Request, Told};
 use crate::budget::ledger::{Full, Held, Refused};
-use crate::budget::{Action, Amount, Scope};
+use crate::budget::{Action, Amount, Limits, Scope};
 use crate::config::Config;
 use crate::downgrade::{self, Capabilities};
 use crate::estimate::Estimate;
@@ -61,19 +61,19 @@ fn is_billed(call: &Call) -> bool {
     !call.api().format().free && !call.endpoint.is_poll && !call.endpoint.is_guess
 }
 
-/// Why a call is refused for what its headers say alone: a budget has nothing left, and blocks whatever the body says.
+/// Why a call is refused for what its headers say alone: a budget has nothing left, and refuses whatever the body says.
 pub(super) fn refuse_early(call: &mut Call, config: &Config, context: &mut Context<'_>) -> Option<Refusal> {
     if !is_billed(call) {
         return None;
     }
     let now = seconds(context.host);
-    let used_up = |(_, refused): &(Match<'_>, Refused)| matches!(refused, Refused::Exceeded(_));
-    let block = Asking { action: Action::Block, observe: false, amount: Amount::default() };
-    let full = block.full(call, config, context, now).into_iter().filter(used_up);
+    let nothing = Amount::default();
+    let refusing = Asking { observe: false, amount: nothing, limits: &|own, writes| own.against(writes) };
+    let full = refusing.full(call, config, context, now).into_iter().filter(|(_, why)| why.lasts());
     let (own, refused) = full.max_by_key(|(own, _)| own.resets())?;
-    // It does not come to be asked at its body's end.
+    // Those that only observe are not asked again.
     for action in [Action::Block, Action::Downgrade] {
-        let watching = Asking { action, observe: true, ..block };
+        let watching = Asking { observe: true, amount: nothing, limits: &|own, writes| own.limits_of(action, writes) };
         let full = watching.full(call, config, context, now);
         let would = full.first().map(|(own, _)| (action, own.budget.name.clone()));
         call.reservation.would = call.reservation.would.take().or(would);
@@ -81,17 +81,17 @@ pub(super) fn refuse_early(call: &mut Call, config: &Config, context: &mut Conte
     Some(refusal(&own, &refused, now))
 }
 
-/// Which budgets are asked about a call of which only the headers are known.
-struct Asking {
-    /// Those that do this about what does not fit, whatever the body says.
-    action: Action,
+/// What budgets are asked about a call of which only the headers are known.
+struct Asking<'a> {
     /// Those that only observe, or those with consequences.
     observe: bool,
     /// What the call takes at least.
     amount: Amount,
+    /// Against what that is held for a call that writes, or one that only reads; `None`: such a call is none of it.
+    limits: &'a dyn Fn(&Match<'_>, bool) -> Option<Limits>,
 }
 
-impl Asking {
+impl Asking<'_> {
     /// Those that have no room, as far as the headers alone tell.
     fn full<'c>(
         &self,
@@ -104,21 +104,20 @@ impl Asking {
         let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
         let mut full = Vec::new();
         for (index, budget) in config.budgets.iter().enumerate() {
-            let does = match workload {
-                Some(writes) => budget.action(writes) == self.action,
-                None => budget.action(true) == self.action && budget.action(false) == self.action,
-            };
-            if budget.observe != self.observe || !does || !budget.is_decided_by_headers(&late) {
+            if budget.observe != self.observe || !budget.is_decided_by_headers(&late) {
                 continue;
             }
             let Scope::Account(account) = budget.scope(&*call, now) else { continue };
             let own = Match::new(index, budget, account, call);
+            let [write, read] = [true, false].map(|writes| (self.limits)(&own, workload.unwrap_or(writes)));
+            let Some((write, read)) = write.zip(read) else { continue };
             let (ledger, mut access) = context.ledger(config, now);
-            let (standing, seen) = ledger.look(&mut access, &own.account).ok().unzip();
-            let admitted = standing.map(|standing| own.limits.admit(&standing, &self.amount));
-            call.reservation.known.push(own.known(seen.flatten()));
-            if let Some(Err(refused)) = admitted {
-                full.push((own, refused));
+            let Ok((standing, seen)) = ledger.look(&mut access, &own.account) else { continue };
+            call.reservation.known.retain(|known| known.index != index);
+            call.reservation.known.push(own.known(seen));
+            let admitted = [write, read].map(|limits| limits.admit(&standing, &self.amount));
+            if let [Err(write), Err(read)] = admitted {
+                full.push((own, if write.lasts() { read } else { write }));
             }
         }
         full
@@ -141,8 +140,9 @@ pub(super) fn downgrade_path(
     let now = seconds(context.host);
     call.request.text_bytes = headers.number("content-length").unwrap_or(0);
     let estimate = bound::asked(call, config, now, |asked| asked.bound(None));
-    let dearest = Asking { action: Action::Downgrade, observe: false, amount: amount(&estimate) };
-    let full = dearest.full(call, config, context, now);
+    let downgrade = |own: &Match<'_>, writes| own.limits_of(Action::Downgrade, writes);
+    let asking = Asking { observe: false, amount: amount(&estimate), limits: &downgrade };
+    let full = asking.full(call, config, context, now);
     let Some((by, _)) = full.first() else { return };
     let target = config.downgrade(&asked).filter(|(_, target)| fits(call, config, &target.to, now));
     let Some((_, target)) = target else { return };

@@ -25,7 +25,8 @@ pub struct Match<'c> {
 /// What is kept of one until the body has come.
 #[derive(Debug)]
 pub struct Known {
-    index: usize,
+    /// Of which budget.
+    pub index: usize,
     account: Account,
     limits: Limits,
     hard_limit_usd: Option<Usd>,
@@ -61,6 +62,11 @@ impl<'c> Match<'c> {
             Action::Downgrade => Some(self.raised()),
             Action::Block => Some(self.limits),
         }
+    }
+
+    /// The limits for a call about which the budget does `action`.
+    pub fn limits_of(&self, action: Action, writes: bool) -> Option<Limits> {
+        (self.budget.action(writes) == action).then_some(self.limits)
     }
 
     /// When its window ends; one that never does is the last.

@@ -49,6 +49,44 @@ fn what_a_budget_would_do_does_not_depend_on_who_refuses_the_call() {
 }
 
 #[test]
+fn a_budget_refuses_at_the_headers_as_soon_as_the_body_can_make_no_difference() {
+    let downgrade = json!({"on_exceeded": "downgrade", "hard_limit_usd": "0.2"});
+    let mixed = json!({"on_exceeded": {"agentic_write": "block", "agentic_read": "downgrade"},
+                       "hard_limit_usd": "0.2"});
+    let allow = json!({"on_exceeded": {"agentic_write": "block", "agentic_read": "allow"}});
+    let calls = json!({"on_exceeded": "downgrade", "hard_limit_usd": "0.2", "limit_calls": 1});
+    for (more, used, refused) in [
+        (json!({}), 89, false),
+        (json!({}), 90, true),
+        (downgrade.clone(), 90, false),
+        (downgrade.clone(), 189, false),
+        (downgrade, 190, true),
+        (mixed.clone(), 189, false),
+        (mixed, 190, true),
+        (allow, 500, false),
+        (calls, 1, true),
+    ] {
+        let sections = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+        let sections = if more["hard_limit_usd"].is_null() { json!({}) } else { sections };
+        for late in [false, true] {
+            let mut limited = budget("all", "0.1", &more);
+            if late {
+                // What has a workload to match is asked at the body's end only, which comes to the same.
+                limited["match"] = json!({"workload": "*"});
+            }
+            let mut gateway = Gateway::new(&json!([limited]), &sections);
+            gateway.call("sales", 80, used);
+            let (mut exchange, mut played) = gateway.announce("sales");
+            assert_eq!(played.reply.is_some(), refused && !late, "{more} {used} {late}");
+            if played.reply.is_none() {
+                gateway.send(&mut exchange, &mut played, r#"{"model":"gpt-4o","max_tokens":1}"#);
+                assert!(played.reply.is_some() || !refused, "{more} {used} {late}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_refusal_that_is_for_no_budget_names_none() {
     let downgrade = json!({"on_exceeded": "downgrade", "hard_limit_usd": "9"});
     let more = json!({"metering": {"max_request_bytes": 1024},
