@@ -7,7 +7,11 @@
 //! worker has had the time to renew it. A settlement that other workers keep out is kept here and tried again: nothing
 //! that was spent is forgotten while the VM lives.
 
+mod standing;
+
 pub use super::codec::Full;
+pub use standing::{Refused, Standing};
+
 use super::codec::{self, Counter, CounterId, Owner};
 use super::{Amount, Limits, Values};
 use crate::host::{SharedStore, StoreError, Version};
@@ -73,42 +77,6 @@ pub struct Account {
     pub window_end: Option<u64>,
     /// How long a scope without a window's end is remembered after its last use, in seconds.
     pub idle_ttl_secs: Option<u64>,
-}
-
-/// How a counter stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Spent in this window.
-    pub spent: Amount,
-    /// Held by calls under way.
-    pub held: Amount,
-    /// Temporarily granted on top of the limits.
-    pub granted: Amount,
-}
-
-/// Why nothing was held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// What is spent leaves too little.
-    Exceeded(Box<Standing>),
-    /// What is spent leaves enough, and what other calls hold does not.
-    Busy(Box<Standing>),
-    /// A new scope, and no room for it.
-    Full,
-    /// The store failed, or other workers kept this one out.
-    Unavailable,
-}
-
-impl Refused {
-    /// Whether it is for what is spent and held, about which a budget has its policy.
-    pub fn is_for_room(&self) -> bool {
-        matches!(self, Refused::Exceeded(_) | Refused::Busy(_))
-    }
-
-    /// Whether it is no use to come again in a moment.
-    pub fn lasts(&self) -> bool {
-        matches!(self, Refused::Exceeded(_) | Refused::Full)
-    }
 }
 
 /// A counter's bucket as it was read, for the first try to change it: a write on what has changed since is a conflict.
@@ -479,8 +447,9 @@ impl Ledger {
                 held = held.plus(amount);
             }
         }
-        let granted = counter.grant.filter(|&(_, until)| at.now < until).map(|(amount, _)| amount);
-        Standing { spent: counter.spent, held, granted: granted.unwrap_or_default() }
+        let grant = counter.grant.filter(|&(_, until)| at.now < until);
+        let (granted, granted_until) = grant.unzip();
+        Standing { spent: counter.spent, held, granted: granted.unwrap_or_default(), granted_until }
     }
 
     /// Whether the holds of `lease` count. One that can't be read does.
