@@ -290,10 +290,8 @@ impl Ledger {
 
     /// Gives a hold back: the call was not made.
     pub fn release(&mut self, at: &mut Access<'_>, held: Held) {
-        if held.lease.is_some() {
-            // What is held has its place.
-            let _ = self.settle(at, held, Amount::default(), &[], &Limits::default());
-        }
+        // Where nothing was held there is nothing to be counted either.
+        let _ = self.settle(at, held, Amount::default(), &[], &Limits::default());
     }
 
     /// How an account stands.

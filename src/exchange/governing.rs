@@ -113,7 +113,6 @@ impl Asking<'_> {
             let Some((write, read)) = write.zip(read) else { continue };
             let (ledger, mut access) = context.ledger(config, now);
             let Ok((standing, seen)) = ledger.look(&mut access, &own.account) else { continue };
-            call.reservation.known.retain(|known| known.index != index);
             call.reservation.known.push(own.known(seen));
             let admitted = [write, read].map(|limits| limits.admit(&standing, &self.amount));
             if let [Err(write), Err(read)] = admitted {

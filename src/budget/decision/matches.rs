@@ -25,8 +25,7 @@ pub struct Match<'c> {
 /// What is kept of one until the body has come.
 #[derive(Debug)]
 pub struct Known {
-    /// Of which budget.
-    pub index: usize,
+    index: usize,
     account: Account,
     limits: Limits,
     hard_limit_usd: Option<Usd>,

@@ -49,6 +49,61 @@ fn what_a_budget_would_do_does_not_depend_on_who_refuses_the_call() {
 }
 
 #[test]
+fn what_a_budget_would_do_is_told_of_calls_whose_path_was_changed_too() {
+    let downgrade = json!({"on_exceeded": "downgrade", "hard_limit_usd": "9"});
+    let watching = budget("watch", "0.01", &json!({"mode": "observe"}));
+    let same = budget("same", "0.01", &json!({"mode": "observe", "on_exceeded": "downgrade", "hard_limit_usd": "9"}));
+    for (body, decision) in [
+        (r#"{"contents":[]}"#, Decision::Downgraded),
+        (r#"{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"x"}}]}]}"#, Decision::Refused),
+    ] {
+        for (observing, would) in [(&watching, Decision::Refused), (&same, Decision::Downgraded)] {
+            let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+            let mut gateway = Gateway::new(&json!([budget("month", "0.01", &downgrade), observing]), &more);
+            gateway.call("sales", 1, 20);
+            let (exchange, _, verdict) = gemini(&mut gateway, &[], body);
+            assert_eq!(verdict.reply.is_some(), decision == Decision::Refused);
+            let record = gateway.end(exchange, None, "via_upstream");
+            assert_eq!(
+                (record.decision, record.would_decide, record.budget.as_deref()),
+                (decision, Some(would), Some("month"))
+            );
+        }
+    }
+}
+
+#[test]
+fn what_only_others_hold_refuses_nothing_at_the_headers() {
+    let mixed = |limit: &str, hard: &str| {
+        let actions = json!({"agentic_write": "block", "agentic_read": "downgrade"});
+        json!([budget("all", limit, &json!({"on_exceeded": actions, "hard_limit_usd": hard}))])
+    };
+    let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+    let mut gateway = Gateway::new(&mixed("1", "2"), &more);
+    let (_open, _) = gateway.begin("sales", r#"{"model":"gpt-4o","max_tokens":150}"#);
+    gateway.call("sales", 80, 90);
+    gateway.reconfigure(&json!({"budgets": mixed("0.1", "0.2")}));
+    let (mut exchange, mut played) = gateway.announce("sales");
+    assert!(played.reply.is_none(), "a call that reads may go on in a moment");
+    gateway.send(&mut exchange, &mut played, r#"{"model":"gpt-4o","max_tokens":1}"#);
+    assert_eq!(played.reply.unwrap().details, "tollgate_budget_busy");
+}
+
+#[test]
+fn a_budget_that_has_too_little_left_is_named_before_one_that_is_only_busy() {
+    for name in NAMES {
+        let busy = json!({"name": name, "limit_usd": "0.2", "window": "year"});
+        let little = json!({"name": "z", "match": {"department": "sales"}, "limit_usd": "0.09", "window": "minute"});
+        let mut gateway = Gateway::new(&json!([busy, little]), &json!({}));
+        let (_open, _) = gateway.begin("support", r#"{"model":"gpt-4o","max_tokens":150}"#);
+        let (_, played) = gateway.begin("sales", r#"{"model":"gpt-4o","max_tokens":100}"#);
+        let reply = played.reply.unwrap();
+        assert_eq!(reply.details, "tollgate_budget_exceeded", "{name}");
+        assert!(reply.headers.contains(&("x-cost-budget", "z".into())), "{name}");
+    }
+}
+
+#[test]
 fn a_budget_refuses_at_the_headers_as_soon_as_the_body_can_make_no_difference() {
     let downgrade = json!({"on_exceeded": "downgrade", "hard_limit_usd": "0.2"});
     let mixed = json!({"on_exceeded": {"agentic_write": "block", "agentic_read": "downgrade"},
