@@ -197,6 +197,8 @@ pub enum RequestField {
     ServiceTier,
     /// The speed asked for.
     Speed,
+    /// The geography asked for.
+    Geo,
     /// Anything but null, false and nothing is this use.
     Use(Use),
     /// The kind of a tool offered.

@@ -32,6 +32,10 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// The least that there has to be left of a limit: what is used up takes no call more, not even a free one. So it is
+    /// refused for its headers, before anybody knows what it costs.
+    const LEAST: Amount = Amount { usd: Usd::from_pico(1), tokens: 1, calls: 1 };
+
     /// Both together.
     #[must_use]
     pub fn plus(&self, other: &Amount) -> Amount {
@@ -39,6 +43,16 @@ impl Amount {
             usd: self.usd.saturating_add(other.usd),
             tokens: self.tokens.saturating_add(other.tokens),
             calls: self.calls.saturating_add(other.calls),
+        }
+    }
+
+    /// The larger of both, each thing by itself.
+    #[must_use]
+    pub fn max(&self, other: &Amount) -> Amount {
+        Amount {
+            usd: self.usd.max(other.usd),
+            tokens: self.tokens.max(other.tokens),
+            calls: self.calls.max(other.calls),
         }
     }
 
@@ -100,10 +114,9 @@ impl Limits {
     /// way.
     pub fn admit(&self, standing: &Standing, amount: &Amount) -> Result<(), Refused> {
         let limits = self.with(&standing.granted);
-        let spent = standing.spent.plus(amount);
-        if !limits.leave_room_for(&spent) {
+        if !limits.leave_room_for(&standing.spent.plus(&amount.max(&Amount::LEAST))) {
             Err(Refused::Exceeded(standing.clone().into()))
-        } else if !limits.leave_room_for(&spent.plus(&standing.held)) {
+        } else if !limits.leave_room_for(&standing.spent.plus(amount).plus(&standing.held)) {
             Err(Refused::Busy(standing.clone().into()))
         } else {
             Ok(())
@@ -226,6 +239,14 @@ pub enum Scope {
 }
 
 impl Condition {
+    /// The value that every call has which meets it, where there is only one.
+    pub fn only_value(&self) -> Option<&str> {
+        match &*self.patterns {
+            [pattern] if !pattern.is_wild() => Some(pattern.as_str()),
+            _ => None,
+        }
+    }
+
     fn holds(&self, subject: &dyn Subject) -> bool {
         subject.value(&self.key).is_some_and(|value| self.patterns.iter().any(|pattern| pattern.matches(value)))
     }

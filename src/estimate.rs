@@ -109,7 +109,8 @@ pub fn dearest(applied: &Applied<'_>) -> [Option<Decimal>; 2] {
         Class::InputImage,
         Class::InputVideo,
     ];
-    const OUTPUT: [Class; 4] = [Class::Output, Class::Reasoning, Class::OutputAudio, Class::OutputImage];
+    const OUTPUT: [Class; 6] =
+        [Class::Output, Class::Reasoning, Class::OutputAudio, Class::OutputImage, Class::OutputVideo, Class::Citation];
     [&INPUT[..], &OUTPUT[..]].map(|classes| classes.iter().filter_map(|class| applied.rates.get(*class)).max())
 }
 
@@ -144,6 +145,14 @@ mod tests {
             let found = estimate(&size, Some(&model()), &ReservationConfig::default(), &Circumstances::default());
             assert_eq!((found.input_tokens, found.output_tokens), tokens, "{size:?}");
             assert_eq!(found.usd.unwrap().to_string(), usd, "{size:?}");
+        }
+        // Whatever kind of output it turns out to be.
+        for class in [Class::Reasoning, Class::OutputAudio, Class::OutputImage, Class::OutputVideo, Class::Citation] {
+            let rates = [(class, Decimal::parse("7").unwrap()), (Class::Output, Decimal::parse("5").unwrap())];
+            let standard = Schedule { rates: rates.into_iter().collect(), ..Schedule::default() };
+            let model = Model { terms: Terms { standard, ..Terms::default() }, ..Model::default() };
+            let found = estimate(&plain, Some(&model), &ReservationConfig::default(), &Circumstances::default());
+            assert_eq!(found.usd.unwrap().to_string(), "0.00007", "{}", class.name());
         }
         let unknown = estimate(&plain, None, &ReservationConfig::default(), &Circumstances::default());
         assert_eq!((unknown.usd, unknown.output_tokens), (None, 10));

@@ -15,12 +15,17 @@ const SNAPSHOT_KEY: &str = "tollgate.snapshot.";
 /// Scopes in one snapshot: more would push usage records out of the collector's queue.
 const MAX_SCOPES: usize = 1000;
 
-/// The values of a scope stand for the calls in it.
-struct ScopeValues<'a>(&'a [(Key, Box<str>)]);
+/// The values of a scope stand for the calls in it, and so does what they have to be to count.
+struct ScopeValues<'a> {
+    scope: &'a [(Key, Box<str>)],
+    budget: &'a Budget,
+}
 
 impl Subject for ScopeValues<'_> {
     fn value(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(own, value)| **own == *key && !value.is_empty()).map(|(_, value)| &**value)
+        let own = self.scope.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value);
+        let fixed = || self.budget.conditions.iter().find(|condition| *condition.key == *key)?.only_value();
+        own.or_else(fixed).filter(|value| !value.is_empty())
     }
 }
 
@@ -95,7 +100,7 @@ fn key(config: &Config, budget: &Budget) -> Box<str> {
 
 /// The limits of a scope.
 pub fn limits_of(budget: &Budget, account: &Account) -> Limits {
-    budget.limits(&ScopeValues(&account.scope)).0
+    budget.limits(&ScopeValues { scope: &account.scope, budget }).0
 }
 
 /// To be called about once a second: keeps this worker's lease, and gives a snapshot if it is this worker's turn.
@@ -164,9 +169,10 @@ pub fn scopes<'c>(
         for (id, owner, window, standing) in ledger.list(&mut access, bucket) {
             let own = |budget: &&Budget| *budget.name == *owner.budget && is_wanted(budget);
             let Some(budget) = config.budgets.iter().find(own) else { continue };
+            let is_kept_so = owner.scope.iter().map(|(key, _)| key).eq(&budget.per);
             let account = budget.account(owner.scope, now);
-            // What was kept for another window or time zone of this budget is history, and so is what is over.
-            if account.id != id || account.window > window {
+            // What was kept by other names, or for another window or time zone, is history, and so is what is over.
+            if !is_kept_so || account.id != id || account.window > window {
                 continue;
             }
             if found.len() >= most {
@@ -181,7 +187,7 @@ pub fn scopes<'c>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::{Amount, Values};
+    use crate::budget::Amount;
     use crate::identity::Instance;
     use crate::memory::MemoryHost;
     use crate::money::Usd;
@@ -200,19 +206,16 @@ mod tests {
                 "overrides": [{"match": {"department": "sales"}, "limit_usd": "5"}]}])
     }
 
-    fn scope(department: &str) -> Values {
-        [("department".into(), department.into())].into()
-    }
-
     /// Spends a dollar and holds two.
     fn spend(config: &Config, host: &mut MemoryHost, instance: &mut Instance, department: &str) {
         let now = host.now_ns / NS;
-        let account = config.budgets[0].account(scope(department), now);
+        let key = config.budgets[0].per[0].clone();
+        let account = config.budgets[0].account([(key, department.into())].into(), now);
         let dollars = |count: i128| Amount { usd: Usd::from_pico(count * 1_000_000_000_000), tokens: 0, calls: 1 };
         let context = &mut Context { host, instance };
         let (ledger, mut access) = context.ledger(config, now);
         let held = ledger.reserve(&mut access, &account, dollars(1), None).unwrap();
-        ledger.settle(&mut access, held, dollars(1), &[], &Limits::default());
+        ledger.settle(&mut access, held, dollars(1), &[], &Limits::default()).unwrap();
         ledger.reserve(&mut access, &account, dollars(2), None).unwrap();
     }
 
@@ -285,7 +288,14 @@ mod tests {
         other[0]["name"] = "other".into();
         let mut raised = hourly();
         raised[0]["limit_usd"] = "20".into();
-        for (budgets, expected) in [(other, vec!["hour", "other", "hour", "other"]), (raised, vec!["hour", "hour"])] {
+        let mut by_team = hourly();
+        by_team[0]["per"] = json!(["team"]);
+        by_team[0]["overrides"] = json!([]);
+        for (budgets, expected) in [
+            (other, vec!["hour", "other", "hour", "other"]),
+            (raised, vec!["hour", "hour"]),
+            (by_team, vec!["hour", "hour", "hour", "hour"]),
+        ] {
             let mut host = MemoryHost::default();
             let mut instance = Instance::register(&mut host, None);
             let mut roots = [(config(&hourly()), Turn::default()), (config(&budgets), Turn::default())];
@@ -304,6 +314,19 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_has_the_limits_that_its_calls_have() {
+        let mut budget = hourly();
+        budget[0]["match"] = json!({"environment": "production"});
+        budget[0]["overrides"][0]["match"] = json!({"department": "sales", "environment": "prod*"});
+        let config = config(&budget);
+        for (department, limit) in [("sales", 5), ("lab", 10)] {
+            let account = config.budgets[0].account([("department".into(), department.into())].into(), 0);
+            let limits = limits_of(&config.budgets[0], &account);
+            assert_eq!(limits.usd, Some(Usd::from_pico(limit * 1_000_000_000_000)), "{department}");
+        }
+    }
+
+    #[test]
     fn every_scope_that_lives_is_told_and_no_other() {
         let hour = config(&hourly());
         let mut host = MemoryHost::default();
@@ -313,10 +336,18 @@ mod tests {
         }
         assert_eq!(found(&hour, &mut host, &mut instance, 10), ["lab", "sales", "support"]);
         assert_eq!(found(&hour, &mut host, &mut instance, 2).len(), 2);
-        // Another window, another zone, another name: what was kept is history.
-        for (key, value) in [("window", "day"), ("timezone", "Asia/Tokyo"), ("name", "other")] {
+        // Another window, another zone, another name, other dimensions: what was kept is history.
+        for (key, value) in [
+            ("window", json!("day")),
+            ("timezone", json!("Asia/Tokyo")),
+            ("name", json!("other")),
+            ("per", json!(["team"])),
+            ("per", json!(["department", "team"])),
+            ("per", json!([])),
+        ] {
             let mut other = hourly();
-            other[0][key] = value.into();
+            other[0][key] = value;
+            other[0]["overrides"] = json!([]);
             assert_eq!(found(&config(&other), &mut host, &mut instance, 10), Vec::<String>::new(), "{key}");
         }
         host.now_ns += 3600 * NS;

@@ -88,7 +88,8 @@ impl BudgetRefusal {
         }
     }
 
-    const fn code(&self) -> &'static str {
+    /// The code in the body, in the record and in metrics.
+    pub const fn code(&self) -> &'static str {
         match self.why {
             Why::Exceeded(_) => "budget_exceeded",
             Why::Busy(_) => "budget_busy",

@@ -110,6 +110,7 @@ pub(super) static MESSAGES: Format = Format {
         openai::TOOL_CHOICE,
         key("service_tier", RequestField::ServiceTier),
         key("speed", RequestField::Speed),
+        key("inference_geo", RequestField::Geo),
         THINKING,
         OUTPUT_CONFIG,
         // By its first name.

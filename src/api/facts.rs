@@ -34,6 +34,10 @@ pub struct RequestFacts {
     pub characters: Option<u64>,
     /// The service tier asked for.
     pub service_tier: Option<Box<str>>,
+    /// The speed asked for.
+    pub speed: Option<Box<str>>,
+    /// The geography asked for.
+    pub geo: Option<Box<str>>,
     /// Answers asked for.
     pub choices: Option<u64>,
     /// The most tokens to think with, which are a part of the output.
@@ -120,7 +124,11 @@ impl Sink<RequestField> for RequestFacts {
                 set_text(&mut self.service_tier, value);
                 self.uses_unless(Use::ServiceTier, value, &["auto", "default", "standard", "standard_only"]);
             }
-            RequestField::Speed => self.uses_unless(Use::ServiceTier, value, &["standard"]),
+            RequestField::Speed => {
+                set_text(&mut self.speed, value);
+                self.uses_unless(Use::ServiceTier, value, &["standard"]);
+            }
+            RequestField::Geo => set_text(&mut self.geo, value),
             RequestField::Use(one) => self.uses_if(one, value),
             RequestField::ToolKind => self.uses_unless(Use::ServerTools, value, &["function", "custom"]),
             RequestField::ToolChoice => self.uses_unless(Use::ForcedToolChoice, value, &["auto", "none"]),

@@ -32,6 +32,14 @@ const HOSTS: [(&str, &str); 26] = [
     ("dashscope-intl.aliyuncs.com", "dashscope"),
 ];
 
+/// Providers that go by no host of that list.
+const OTHERS: [&str; 2] = ["bedrock", "ollama"];
+
+/// Every provider that a host or a format may tell; some more than once.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    HOSTS.iter().map(|&(_, provider)| provider).chain(OTHERS)
+}
+
 /// The provider whose host it is.
 pub fn of_host(host: &str) -> Option<&'static str> {
     let host = without_port(host);
@@ -110,6 +118,16 @@ mod tests {
             assert_eq!(of_host(host), provider, "{host}");
             assert_eq!(region(host, "/v1/x").as_deref(), region_name, "{host}");
         }
+    }
+
+    #[test]
+    fn every_provider_that_can_be_told_is_among_all() {
+        let paths = ["/v1/x", "/openai/deployments/d/x", "/projects/p/x"];
+        let homes = Api::ALL.into_iter().flat_map(|api| paths.map(|path| of_format(api, path))).flatten();
+        for provider in homes.chain(of_host("bedrock-runtime.eu-central-1.amazonaws.com")) {
+            assert!(all().any(|other| other == provider), "{provider}");
+        }
+        assert!(HOSTS.iter().all(|&(host, provider)| of_host(host) == Some(provider)));
     }
 
     #[test]

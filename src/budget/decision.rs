@@ -79,14 +79,14 @@ pub struct Governor<'g> {
 
 impl<'m, 'c> Misfit<'m, 'c> {
     fn new(by: &'m Match<'c>, refused: Refused, writes: bool) -> Misfit<'m, 'c> {
-        let decides = matches!(refused, Refused::Exceeded(_) | Refused::Busy(_));
-        let action = if decides { by.budget.action(writes) } else { Action::Block };
+        let action = if refused.is_for_room() { by.budget.action(writes) } else { Action::Block };
         Misfit { by, action, refused }
     }
 
-    /// The strictest counts; of those, one that has too little left even without what others hold.
-    fn rank(&self) -> (Action, bool) {
-        (self.action, !matches!(self.refused, Refused::Busy(_)))
+    /// The strictest counts; of those, one that has too little left even without what others hold; of those, the one
+    /// that the caller has to wait for longest.
+    fn rank(&self) -> (Action, bool, u64) {
+        (self.action, self.refused.lasts(), self.by.resets())
     }
 }
 
@@ -126,15 +126,10 @@ impl<'g> Governor<'g> {
             let mut result = self.hold(own, request.amount, against.as_ref());
             if own.budget.observe
                 && let Err(refused) = &result
+                && refused.is_for_room()
             {
-                if matches!(refused, Refused::Exceeded(_) | Refused::Busy(_)) {
-                    let action = own.budget.action(request.writes);
-                    self.told.would_do(action, own);
-                    result = self.hold(own, request.amount, None);
-                }
-                if result.is_err() {
-                    continue;
-                }
+                self.told.would_do(own.budget.action(request.writes), own);
+                result = self.hold(own, request.amount, None);
             }
             match result {
                 Ok(hold) => {
@@ -144,13 +139,12 @@ impl<'g> Governor<'g> {
                     remaining = left.filter(|_| !own.budget.observe).into_iter().chain(remaining).min();
                     held.push((own.index, hold));
                 }
-                Err(Refused::Full) if self.access.config.admit_when_full => {
-                    self.told.notes.push("ledger_full".into());
-                }
-                Err(Refused::Unavailable) if self.access.config.admit_on_contention => {
-                    self.told.notes.push("ledger_unavailable".into());
-                }
                 Err(refused) => {
+                    if let Some(note) = self.passes_unheld(own, &refused) {
+                        self.told.note(note);
+                        held.push((own.index, Held::unheld(own.account.clone(), request.amount)));
+                        continue;
+                    }
                     for (_, hold) in held {
                         self.ledger.release(&mut self.access, hold);
                     }
@@ -159,6 +153,15 @@ impl<'g> Governor<'g> {
             }
         }
         Ok(Holds { held, remaining_usd: remaining })
+    }
+
+    /// Tells what the budgets that only observe would do about a call that is refused before it holds anything.
+    pub fn watch(&mut self, matches: &[Match<'_>], request: &Request) {
+        for own in matches.iter().filter(|own| own.budget.observe) {
+            if let Some(misfit) = self.misfit(own, request).filter(|misfit| misfit.refused.is_for_room()) {
+                self.told.would_do(misfit.action, own);
+            }
+        }
     }
 
     /// Why a call does not fit into a budget as that stands, and what the budget does about it; `None` where it fits.
@@ -173,6 +176,16 @@ impl<'g> Governor<'g> {
     /// As [`Ledger::standing`].
     pub fn standing(&mut self, own: &Match<'_>) -> Result<Standing, Refused> {
         self.ledger.standing(&mut self.access, &own.account)
+    }
+
+    /// What to note of a call that passes although the ledger can't hold it.
+    fn passes_unheld(&self, own: &Match<'_>, refused: &Refused) -> Option<&'static str> {
+        let (admits, note) = match refused {
+            Refused::Full => (self.access.config.admit_when_full, "ledger_full"),
+            Refused::Unavailable => (self.access.config.admit_on_contention, "ledger_unavailable"),
+            Refused::Exceeded(_) | Refused::Busy(_) => return None,
+        };
+        (admits || own.budget.observe).then_some(note)
     }
 
     fn hold(&mut self, own: &Match<'_>, amount: Amount, limits: Option<&Limits>) -> Result<Held, Refused> {
@@ -199,13 +212,9 @@ impl<'g> Governor<'g> {
         let worst = misfits.iter().max_by_key(|misfit| misfit.rank());
         let (by, action, refused) =
             worst.map_or((first, Action::Block, refused), |worst| (worst.by, worst.action, worst.refused.clone()));
-        let does = |own: &Match<'_>, wanted: Action| {
-            misfits.iter().any(|misfit| misfit.by.index == own.index && misfit.action == wanted)
-        };
-        let unlimited = |own: &Match<'_>| (!does(own, Action::Allow)).then_some(own.limits);
-        let raised = |own: &Match<'_>| {
-            unlimited(own).map(|limits| if does(own, Action::Downgrade) { own.raised() } else { limits })
-        };
+        // Each by its own action, also where it has room now: others may take that on the way.
+        let unlimited = |own: &Match<'_>| (own.budget.action(request.writes) != Action::Allow).then_some(own.limits);
+        let raised = |own: &Match<'_>| own.against(request.writes);
         let as_it_is = |holds: Holds| (holds, None);
         let outcome = match action {
             Action::Block => Err((by, refused)),
@@ -217,11 +226,11 @@ impl<'g> Governor<'g> {
                 }
                 Instead::AsItIs => {
                     // Policy prefers a dearer call, up to where downgraded ones may go, to one whose signature is broken.
-                    self.told.notes.push("downgrade_signed".into());
+                    self.told.note("downgrade_signed");
                     self.hold_all(matches, request, &raised).map(as_it_is)
                 }
                 Instead::Nowhere => {
-                    self.told.notes.push("no_downgrade".into());
+                    self.told.note("no_downgrade");
                     Err((by, refused))
                 }
             },
@@ -231,6 +240,13 @@ impl<'g> Governor<'g> {
 }
 
 impl Told {
+    /// Adds a note, once.
+    pub fn note(&mut self, note: &str) {
+        if !self.notes.iter().any(|other| **other == *note) {
+            self.notes.push(note.into());
+        }
+    }
+
     /// Remembers what a budget that only observes would have done, unless another would have done as much.
     fn would_do(&mut self, action: Action, own: &Match<'_>) {
         if self.would.as_ref().is_none_or(|(other, _)| action > *other) {

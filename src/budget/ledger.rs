@@ -7,7 +7,12 @@
 //! worker has had the time to renew it. A settlement that other workers keep out is kept here and tried again: nothing
 //! that was spent is forgotten while the VM lives.
 
-use super::codec::{self, Counter, CounterId, Full, Owner};
+mod standing;
+
+pub use super::codec::Full;
+pub use standing::{Refused, Standing};
+
+use super::codec::{self, Counter, CounterId, Owner};
 use super::{Amount, Limits, Values};
 use crate::host::{SharedStore, StoreError, Version};
 use hashbrown::HashMap;
@@ -74,30 +79,6 @@ pub struct Account {
     pub idle_ttl_secs: Option<u64>,
 }
 
-/// How a counter stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Spent in this window.
-    pub spent: Amount,
-    /// Held by calls under way.
-    pub held: Amount,
-    /// Temporarily granted on top of the limits.
-    pub granted: Amount,
-}
-
-/// Why nothing was held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// What is spent leaves too little.
-    Exceeded(Box<Standing>),
-    /// What is spent leaves enough, and what other calls hold does not.
-    Busy(Box<Standing>),
-    /// A new scope, and no room for it.
-    Full,
-    /// The store failed, or other workers kept this one out.
-    Unavailable,
-}
-
 /// A counter's bucket as it was read, for the first try to change it: a write on what has changed since is a conflict.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -117,7 +98,15 @@ pub struct Held {
     pub amount: Amount,
     /// How the counter stood with it.
     pub standing: Standing,
-    lease: u64,
+    /// By whom; `None`: by nobody, it is only to be counted in the end.
+    lease: Option<u64>,
+}
+
+impl Held {
+    /// For a call that passes without a hold: what it costs is counted when it is settled.
+    pub fn unheld(account: Account, amount: Amount) -> Held {
+        Held { account, amount, standing: Standing::default(), lease: None }
+    }
 }
 
 /// What a settlement came to.
@@ -201,25 +190,13 @@ impl Ledger {
         let mut late = Vec::new();
         for Owed { held, spent, thresholds, limits } in std::mem::take(&mut self.owed) {
             let account = held.account.clone();
-            let settled = self.settle(at, held, spent, &thresholds, &limits);
-            if !settled.alerts.is_empty() {
+            if let Ok(settled) = self.settle(at, held, spent, &thresholds, &limits)
+                && !settled.alerts.is_empty()
+            {
                 late.push(Late { account, limits, settled });
             }
         }
         late
-    }
-
-    /// Counts what was spent without a hold: the answer told of it, and nothing before.
-    pub fn charge(
-        &mut self,
-        at: &mut Access<'_>,
-        account: Account,
-        spent: Amount,
-        thresholds: &[u32],
-        limits: &Limits,
-    ) -> Settled {
-        let held = Held { account, amount: Amount::default(), standing: Standing::default(), lease: self.lease };
-        self.settle(at, held, spent, thresholds, limits)
     }
 
     /// Settlements that wait for the store.
@@ -270,10 +247,13 @@ impl Ledger {
             Ok(())
         };
         let standing = self.change(at, account, seen, hold)?;
-        Ok(Held { account: account.clone(), amount, standing, lease })
+        Ok(Held { account: account.clone(), amount, standing, lease: Some(lease) })
     }
 
     /// Replaces a hold by what the call cost. `thresholds` are percentages of `limits`, ascending.
+    ///
+    /// # Errors
+    /// [`Full`] where nothing was held, see [`Held::unheld`], and there is no room for a new scope: then it is not counted.
     pub fn settle(
         &mut self,
         at: &mut Access<'_>,
@@ -281,10 +261,10 @@ impl Ledger {
         spent: Amount,
         thresholds: &[u32],
         limits: &Limits,
-    ) -> Settled {
+    ) -> Result<Settled, Full> {
         let mut alerts = Vec::new();
         let settle = |counter: &mut Counter, standing: &Standing| {
-            if let Some((_, sum)) = counter.holds.iter_mut().find(|(owner, _)| *owner == held.lease) {
+            if let Some((_, sum)) = counter.holds.iter_mut().find(|(owner, _)| Some(*owner) == held.lease) {
                 *sum = sum.minus(&held.amount);
             }
             counter.spent = counter.spent.plus(&spent);
@@ -298,17 +278,20 @@ impl Ledger {
             Ok(())
         };
         match self.change(at, &held.account, None, settle) {
-            Ok(standing) => Settled { alerts, standing },
+            Ok(standing) => Ok(Settled { alerts, standing }),
+            // Tried again it would wait for as long as others need the room, and many such calls for ever.
+            Err(Refused::Full) if held.lease.is_none() => Err(Full),
             Err(_) => {
                 self.owed.push(Owed { held, spent, thresholds: thresholds.into(), limits: *limits });
-                Settled::default()
+                Ok(Settled::default())
             }
         }
     }
 
     /// Gives a hold back: the call was not made.
     pub fn release(&mut self, at: &mut Access<'_>, held: Held) {
-        self.settle(at, held, Amount::default(), &[], &Limits::default());
+        // Where nothing was held there is nothing to be counted either.
+        let _ = self.settle(at, held, Amount::default(), &[], &Limits::default());
     }
 
     /// How an account stands.
@@ -422,8 +405,12 @@ impl Ledger {
         let (now, max_bytes) = (at.now, at.config.bucket_bytes());
         let is_dead = |entry: &codec::Entry<'_>| {
             let mut gone = |lease| !self.is_alive(at, lease) && self.is_gone(at, lease);
-            entry.is_over(now)
-                && entry.counter().is_none_or(|(_, counter)| counter.holds.iter().all(|&(lease, _)| gone(lease)))
+            let mut is_needed = |counter: &Counter| {
+                // A grant may be for longer than the window in which it was given.
+                counter.grant.is_some_and(|(_, until)| now < until)
+                    || !counter.holds.iter().all(|&(lease, _)| gone(lease))
+            };
+            entry.is_over(now) && entry.counter().is_none_or(|(_, counter)| !is_needed(&counter))
         };
         let changed = codec::with(&bucket, account.id, expires, &owner, &counter, max_bytes, is_dead)
             .map_err(|Full| Refused::Full)?;
@@ -458,8 +445,9 @@ impl Ledger {
                 held = held.plus(amount);
             }
         }
-        let granted = counter.grant.filter(|&(_, until)| at.now < until).map(|(amount, _)| amount);
-        Standing { spent: counter.spent, held, granted: granted.unwrap_or_default() }
+        let grant = counter.grant.filter(|&(_, until)| at.now < until);
+        let (granted, granted_until) = grant.unzip();
+        Standing { spent: counter.spent, held, granted: granted.unwrap_or_default(), granted_until }
     }
 
     /// Whether the holds of `lease` count. One that can't be read does.

@@ -119,7 +119,8 @@ fn budget(object: &Object<'_, '_>, rules: &Rules) -> Option<Budget> {
         })
     });
     // A counter has one limit: what it depends on must be the same for all of its calls.
-    let kept_by = |key: &Key| per.contains(key) || conditions.iter().any(|condition| condition.key == *key);
+    let fixed = |key: &Key| conditions.iter().any(|own| own.key == *key && own.only_value().is_some());
+    let kept_by = |key: &Key| per.contains(key) || fixed(key);
     let keys = overrides.iter().flatten().flat_map(|other| &other.conditions).map(|condition| &condition.key);
     if let Some(other) = keys.into_iter().find(|key| !kept_by(key)) {
         object.error(&format!("an override is for a part of the scopes, and {other:?} is not in per"));

@@ -17,9 +17,10 @@ pub(super) fn asked<T>(call: &Call, config: &Config, unix_seconds: u64, look: im
         circumstances: Circumstances {
             unix_seconds,
             service_tier: call.request.facts.service_tier.as_deref(),
+            speed: call.request.facts.speed.as_deref(),
+            geo: call.request.facts.geo.as_deref(),
             region: call.region.as_deref(),
             multiplier: call.price_multiplier,
-            ..Circumstances::default()
         },
         assumes_highest: &|| call.on_unknown_model(config) == OnUnknownModel::AssumeHighest,
     })

@@ -529,12 +529,14 @@ impl Call {
     fn count(&self, record: &UsageRecord, outcome: &Outcome, host: &mut dyn Host) {
         host.count(Metric::Calls { decision: record.decision.name(), api: &record.api }, 1);
         let department = self.attribution.get(Dimension::Department);
-        if let Some(budget) = record.budget.as_deref() {
-            match &self.refusal {
-                Some(refusal) => host.count(Metric::BudgetRefusals { budget, reason: refusal.code() }, 1),
-                None if record.decision == Decision::Downgraded => host.count(Metric::BudgetDowngrades { budget }, 1),
-                None => {}
+        match (&self.refusal, record.budget.as_deref()) {
+            (Some(Refusal::Budget(refused)), Some(budget)) => {
+                host.count(Metric::BudgetRefusals { budget, reason: refused.code() }, 1);
             }
+            (None, Some(budget)) if record.decision == Decision::Downgraded => {
+                host.count(Metric::BudgetDowngrades { budget }, 1);
+            }
+            _ => {}
         }
         if self.refusal == Some(Refusal::Busy) {
             host.count(Metric::BusyRefusals, 1);

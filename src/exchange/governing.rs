@@ -8,8 +8,8 @@ use super::call::Call;
 use super::{Context, Edit, Verdict};
 use crate::api;
 use crate::budget::decision::{Governor, Holds, Instead, Known, Match, Matches, Request, Told};
-use crate::budget::ledger::{Held, Refused};
-use crate::budget::{Action, Amount, Scope};
+use crate::budget::ledger::{Full, Held, Refused};
+use crate::budget::{Action, Amount, Limits, Scope};
 use crate::config::Config;
 use crate::downgrade::{self, Capabilities};
 use crate::estimate::Estimate;
@@ -61,49 +61,66 @@ fn is_billed(call: &Call) -> bool {
     !call.api().format().free && !call.endpoint.is_poll && !call.endpoint.is_guess
 }
 
-/// Why a call is refused for what its headers say alone: a budget has nothing left, and blocks whatever the body says.
+/// Why a call is refused for what its headers say alone: a budget has nothing left, and refuses whatever the body says.
 pub(super) fn refuse_early(call: &mut Call, config: &Config, context: &mut Context<'_>) -> Option<Refusal> {
     if !is_billed(call) {
         return None;
     }
     let now = seconds(context.host);
-    let least = Amount { usd: Usd::from_pico(1), tokens: 1, calls: 1 };
-    let mut full = full(call, config, context, now, Action::Block, &least).into_iter();
-    let (own, refused) = full.find(|(_, refused)| matches!(refused, Refused::Exceeded(_)))?;
+    let nothing = Amount::default();
+    let refusing = Asking { observe: false, amount: nothing, limits: &|own, writes| own.against(writes) };
+    let full = refusing.full(call, config, context, now).into_iter().filter(|(_, why)| why.lasts());
+    let (own, refused) = full.max_by_key(|(own, _)| own.resets())?;
+    // Those that only observe are not asked again.
+    for action in [Action::Block, Action::Downgrade] {
+        let watching = Asking { observe: true, amount: nothing, limits: &|own, writes| own.limits_of(action, writes) };
+        let full = watching.full(call, config, context, now);
+        let would = full.first().map(|(own, _)| (action, own.budget.name.clone()));
+        call.reservation.would = call.reservation.would.take().or(would);
+    }
     Some(refusal(&own, &refused, now))
 }
 
-/// The budgets that have no room for `amount` and do `action` about it, as far as the headers alone tell.
-fn full<'c>(
-    call: &mut Call,
-    config: &'c Config,
-    context: &mut Context<'_>,
-    now: u64,
-    action: Action,
-    amount: &Amount,
-) -> Vec<(Match<'c>, Refused)> {
-    let late = late(call, config);
-    let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
-    let mut full = Vec::new();
-    for (index, budget) in config.budgets.iter().enumerate() {
-        let does = match workload {
-            Some(writes) => budget.action(writes) == action,
-            None => budget.action(true) == action && budget.action(false) == action,
-        };
-        if budget.observe || !does || !budget.is_decided_by_headers(&late) {
-            continue;
+/// What budgets are asked about a call of which only the headers are known.
+struct Asking<'a> {
+    /// Those that only observe, or those with consequences.
+    observe: bool,
+    /// What the call takes at least.
+    amount: Amount,
+    /// Against what that is held for a call that writes, or one that only reads; `None`: such a call is none of it.
+    limits: &'a dyn Fn(&Match<'_>, bool) -> Option<Limits>,
+}
+
+impl Asking<'_> {
+    /// Those that have no room, as far as the headers alone tell.
+    fn full<'c>(
+        &self,
+        call: &mut Call,
+        config: &'c Config,
+        context: &mut Context<'_>,
+        now: u64,
+    ) -> Vec<(Match<'c>, Refused)> {
+        let late = late(call, config);
+        let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
+        let mut full = Vec::new();
+        for (index, budget) in config.budgets.iter().enumerate() {
+            if budget.observe != self.observe || !budget.is_decided_by_headers(&late) {
+                continue;
+            }
+            let Scope::Account(account) = budget.scope(&*call, now) else { continue };
+            let own = Match::new(index, budget, account, call);
+            let [write, read] = [true, false].map(|writes| (self.limits)(&own, workload.unwrap_or(writes)));
+            let Some((write, read)) = write.zip(read) else { continue };
+            let (ledger, mut access) = context.ledger(config, now);
+            let Ok((standing, seen)) = ledger.look(&mut access, &own.account) else { continue };
+            call.reservation.known.push(own.known(seen));
+            let admitted = [write, read].map(|limits| limits.admit(&standing, &self.amount));
+            if let [Err(write), Err(read)] = admitted {
+                full.push((own, if write.lasts() { read } else { write }));
+            }
         }
-        let Scope::Account(account) = budget.scope(&*call, now) else { continue };
-        let own = Match::new(index, budget, account, call);
-        let (ledger, mut access) = context.ledger(config, now);
-        let (standing, seen) = ledger.look(&mut access, &own.account).ok().unzip();
-        let admitted = standing.map(|standing| own.limits.admit(&standing, amount));
-        call.reservation.known.push(own.known(seen.flatten()));
-        if let Some(Err(refused @ (Refused::Exceeded(_) | Refused::Busy(_)))) = admitted {
-            full.push((own, refused));
-        }
+        full
     }
-    full
 }
 
 /// Sends a call whose path names its model to a cheaper one, while its path can still be changed: where a budget that does
@@ -122,7 +139,9 @@ pub(super) fn downgrade_path(
     let now = seconds(context.host);
     call.request.text_bytes = headers.number("content-length").unwrap_or(0);
     let estimate = bound::asked(call, config, now, |asked| asked.bound(None));
-    let full = full(call, config, context, now, Action::Downgrade, &amount(&estimate));
+    let downgrade = |own: &Match<'_>, writes| own.limits_of(Action::Downgrade, writes);
+    let asking = Asking { observe: false, amount: amount(&estimate), limits: &downgrade };
+    let full = asking.full(call, config, context, now);
     let Some((by, _)) = full.first() else { return };
     let target = config.downgrade(&asked).filter(|(_, target)| fits(call, config, &target.to, now));
     let Some((_, target)) = target else { return };
@@ -159,21 +178,23 @@ pub(super) fn reserve(
     if let Some((_, budget, _)) = matches.missing.iter().rfind(|(_, budget, _)| budget.observe) {
         call.reservation.would = Some((Action::Block, budget.name.clone()));
     }
-    if let Some((budget, key)) = matches.refused() {
-        call.reservation.budget = Some(budget.name.clone());
-        return Err(Refusal::Budget(BudgetRefusal::missing(&budget.name, key.clone()).into()));
-    }
+    let refused = matches.refused().map(|(budget, key)| BudgetRefusal::missing(&budget.name, key.clone()));
     let matches = matches.counted;
-    if matches.is_empty() {
+    if matches.is_empty() && refused.is_none() {
         return Ok(());
     }
     let sent = call.reservation.downgraded_to.clone();
     let estimate = bound::asked(call, config, now, |asked| asked.bound(sent.as_deref()));
-    call.reservation.estimate = Some(estimate);
     let request = Request { writes: call.writes, amount: amount(&estimate) };
-    let leaving = Leaving { config, now, body };
     let mut governor = Governor::new(context.ledger(config, now));
     governor.told.would = call.reservation.would.take();
+    if let Some(refused) = refused {
+        governor.watch(&matches, &request);
+        call.reservation.would = governor.told.would;
+        return Err(Refusal::Budget(refused.into()));
+    }
+    call.reservation.estimate = Some(estimate);
+    let leaving = Leaving { config, now, body };
     let outcome = match sent {
         Some(target) => leaving.hold_sent(call, &matches, &request, &target, &mut governor),
         None => {
@@ -230,13 +251,11 @@ impl<'l> Leaving<'l> {
         target: &str,
         governor: &mut Governor<'_>,
     ) -> Outcome<'l, 'm, 'c> {
-        let raised = |own: &Match<'_>| match own.budget.action(request.writes) {
-            Action::Allow => None,
-            Action::Downgrade => Some(own.raised()),
-            Action::Block => Some(own.limits),
-        };
+        let raised = |own: &Match<'_>| own.against(request.writes);
         if let Some(misfit) = self.misfit(call, target) {
-            governor.told.notes.extend([misfit.note().into(), "no_downgrade".into()]);
+            governor.watch(matches, request);
+            governor.told.note(&misfit.note());
+            governor.told.note("no_downgrade");
             call.reservation.downgraded_to = None;
             let sent_by = |own: &&Match<'_>| Some(&own.budget.name) == call.reservation.budget.as_ref();
             if let Some(by) = matches.iter().find(sent_by).or(matches.first()) {
@@ -279,7 +298,7 @@ impl<'l> Leaving<'l> {
     fn target(&self, call: &Call, told: &mut Told) -> Option<Target<'l>> {
         let (_, target) = self.config.downgrade(call.request_model()?)?;
         if let Some(misfit) = self.misfit(call, &target.to) {
-            told.notes.push(misfit.note().into());
+            told.note(&misfit.note());
             return None;
         }
         if !call.can_be_downgraded || !fits(call, self.config, &target.to, self.now) {
@@ -332,7 +351,8 @@ pub(super) fn write_record(call: &Call, record: &mut UsageRecord) {
         reservation.estimate.and_then(|estimate| estimate.usd).map(|usd| ExactNumber::new(&usd));
     record.budget = match &call.refusal {
         Some(Refusal::Budget(refusal)) => Some(refusal.budget.clone()),
-        _ => reservation.budget.clone(),
+        Some(_) => None,
+        None => reservation.budget.clone(),
     };
     record.notes.extend(reservation.notes.iter().cloned());
     if reservation.downgraded_to.is_some() && call.refusal.is_none() {
@@ -368,7 +388,8 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
     let counted = record.counted_tokens();
     if reservation.held.is_empty() {
         if call.refusal.is_none() && (usd > Usd::ZERO || counted.is_some_and(|tokens| tokens > 0)) {
-            charge(call, Amount { usd, tokens: counted.unwrap_or(0), calls: 0 }, config, now, context);
+            let spent = Amount { usd, tokens: counted.unwrap_or(0), calls: 0 };
+            charge(call, record, spent, config, now, context);
         }
         return;
     }
@@ -381,19 +402,32 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
         let account = held.account.clone();
         let spent = Amount { usd, tokens, calls: held.amount.calls };
         let (ledger, mut access) = context.ledger(config, now);
-        let settled = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits);
-        overview::alert(&account, &limits, &settled, context);
+        match ledger.settle(&mut access, held, spent, &budget.alert_at, &limits) {
+            Ok(settled) => overview::alert(&account, &limits, &settled, context),
+            Err(Full) => note_full(record),
+        }
+    }
+}
+
+/// Notes that a budget could not count a call.
+fn note_full(record: &mut UsageRecord) {
+    const NOTE: &str = "ledger_full";
+    if !record.notes.iter().any(|note| **note == *NOTE) {
+        record.notes.push(NOTE.into());
     }
 }
 
 /// Counts `spent` in every budget that the call would have counted against.
-fn charge(call: &Call, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) {
+fn charge(call: &Call, record: &mut UsageRecord, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) {
     for budget in &config.budgets {
         if let Scope::Account(account) = budget.scope(call, now) {
             let (limits, _) = budget.limits(call);
+            let unheld = Held::unheld(account.clone(), Amount::default());
             let (ledger, mut access) = context.ledger(config, now);
-            let settled = ledger.charge(&mut access, account.clone(), spent, &budget.alert_at, &limits);
-            overview::alert(&account, &limits, &settled, context);
+            match ledger.settle(&mut access, unheld, spent, &budget.alert_at, &limits) {
+                Ok(settled) => overview::alert(&account, &limits, &settled, context),
+                Err(Full) => note_full(record),
+            }
         }
     }
 }

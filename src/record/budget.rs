@@ -4,6 +4,7 @@ use super::{ExactNumber, RecordType, SCHEMA_VERSION, Text};
 use crate::budget::ledger::{Account, Standing};
 use crate::budget::{Amount, Limits};
 use crate::identity::Instance;
+use crate::money::Usd;
 use crate::time::{rfc3339_micros, rfc3339_seconds};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -53,6 +54,12 @@ pub struct StandingFields {
     pub limit_calls: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_usd: Option<ExactNumber>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted_calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted_until: Option<Text>,
     pub window_start: Text,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<Text>,
@@ -64,6 +71,7 @@ impl StandingFields {
         let limits = limits.with(&standing.granted);
         let Amount { usd: spent, tokens: spent_tokens, calls: spent_calls } = standing.spent;
         let Amount { usd: held, tokens: reserved_tokens, calls: reserved_calls } = standing.held;
+        let granted = &standing.granted;
         let used = standing.spent.plus(&standing.held).usd;
         StandingFields {
             spent_usd: ExactNumber::new(&spent),
@@ -77,7 +85,10 @@ impl StandingFields {
             spent_calls,
             reserved_calls,
             limit_calls: limits.calls,
-            granted_usd: (!standing.granted.is_zero()).then(|| ExactNumber::new(&standing.granted.usd)),
+            granted_usd: (granted.usd != Usd::ZERO).then(|| ExactNumber::new(&granted.usd)),
+            granted_tokens: Some(granted.tokens).filter(|&tokens| tokens > 0),
+            granted_calls: Some(granted.calls).filter(|&calls| calls > 0),
+            granted_until: standing.granted_until.map(|until| rfc3339_seconds(until).into()),
             window_start: rfc3339_seconds(account.window).into(),
             resets_at: account.window_end.map(|end| rfc3339_seconds(end).into()),
         }
@@ -113,5 +124,39 @@ impl BudgetRecord {
     /// The record as one line of JSON, without a newline.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn what_was_granted_is_told_by_kind_and_until_when() {
+        let account = Account {
+            id: [0; 8],
+            budget: "runs".into(),
+            scope: [].into(),
+            window: 0,
+            window_end: None,
+            idle_ttl_secs: None,
+        };
+        let limits = Limits { calls: Some(5), tokens: Some(100), ..Limits::default() };
+        for (granted, expected) in [
+            (Amount::default(), json!([null, null, null, null, 100, 5])),
+            (Amount { calls: 2, ..Amount::default() }, json!([null, null, 2, "1970-01-01T00:01:00Z", 100, 7])),
+            (Amount { tokens: 9, ..Amount::default() }, json!([null, 9, null, "1970-01-01T00:01:00Z", 109, 5])),
+        ] {
+            let granted_until = (!granted.is_zero()).then_some(60);
+            let standing = Standing { granted, granted_until, ..Standing::default() };
+            let told = serde_json::to_value(StandingFields::new(&account, &limits, &standing)).unwrap();
+            let fields =
+                ["granted_usd", "granted_tokens", "granted_calls", "granted_until", "limit_tokens", "limit_calls"];
+            let found: Value = fields.iter().map(|field| told[field].clone()).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

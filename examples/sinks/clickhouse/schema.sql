@@ -133,6 +133,9 @@ CREATE TABLE IF NOT EXISTS tollgate.all_records
     reserved_calls Nullable(UInt64),
     limit_calls Nullable(UInt64),
     granted_usd Nullable(Decimal(38, 12)),
+    granted_tokens Nullable(UInt64),
+    granted_calls Nullable(UInt64),
+    granted_until Nullable(DateTime('UTC')),
     window_start Nullable(DateTime('UTC')),
     resets_at Nullable(DateTime('UTC')),
     action LowCardinality(String),
@@ -157,6 +160,6 @@ CREATE VIEW IF NOT EXISTS tollgate.budget_records AS
 SELECT
     schema_version, type, id, instance, seq, ts, gateway, budget, scope, threshold_percent, spent_usd, reserved_usd, limit_usd,
     remaining_usd, spent_tokens, reserved_tokens, limit_tokens, spent_calls, reserved_calls, limit_calls, granted_usd,
-    window_start, resets_at, action, reason
+    granted_tokens, granted_calls, granted_until, window_start, resets_at, action, reason
 FROM tollgate.all_records FINAL
 WHERE type != 'usage';

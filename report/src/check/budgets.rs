@@ -5,6 +5,7 @@
 use super::warnings::{Warning, note, warning};
 use crate::document::Node;
 use jiff::Timestamp;
+use tollgate::api::provider;
 use tollgate::attribution::Dimension;
 use tollgate::budget::{Action, Amount, Budget, Condition, Limits, WhenMissing};
 use tollgate::config::{Config, DowngradeConfig, OnUnknownModel, OnUnmetered, ReservationConfig};
@@ -77,35 +78,9 @@ fn may_be_model(config: &Config, pattern: &Glob) -> bool {
     table.models().iter().any(known) || table.find(core, Biller::Unknown, None).is_some()
 }
 
-/// The providers that the filter knows by their hosts and formats.
-const PROVIDERS: [&str; 22] = [
-    "anthropic",
-    "azure",
-    "azure_ai",
-    "bedrock",
-    "cerebras",
-    "cohere",
-    "dashscope",
-    "deepinfra",
-    "deepseek",
-    "fireworks_ai",
-    "gemini",
-    "groq",
-    "mistral",
-    "ollama",
-    "openai",
-    "openrouter",
-    "perplexity",
-    "sambanova",
-    "together_ai",
-    "vercel_ai_gateway",
-    "vertex_ai",
-    "xai",
-];
-
 fn may_be_provider(config: &Config, pattern: &Glob) -> bool {
-    let configured = config.upstreams.iter().filter_map(|upstream| upstream.provider.as_deref());
-    configured.chain(PROVIDERS).any(|provider| pattern.matches(provider))
+    let mut configured = config.upstreams.iter().filter_map(|upstream| upstream.provider.as_deref());
+    configured.any(|provider| pattern.matches(provider)) || provider::all().any(|provider| pattern.matches(provider))
 }
 
 fn may_be_key(tree: &Node, pattern: &Glob) -> bool {

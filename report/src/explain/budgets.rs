@@ -370,9 +370,10 @@ impl<'a> Call<'a> {
         let circumstances = Circumstances {
             unix_seconds: self.now,
             service_tier: self.facts.service_tier.as_deref(),
+            speed: self.facts.speed.as_deref(),
+            geo: self.facts.geo.as_deref(),
             region: self.record.region.as_deref(),
             multiplier: self.multiplier,
-            ..Circumstances::default()
         };
         let applied = model.apply(input_tokens, &circumstances);
         estimate::dearest(&applied).map(|rate| rate?.product(applied.multiplier?))

@@ -46,7 +46,8 @@ pub(super) fn play(exchange: &Exchange, config: &Rc<Config>, at_ns: u64, spent: 
         let mut context = Context { host: &mut host, instance: &mut instance };
         let (ledger, mut access) = context.ledger(config, now);
         if let Ok(held) = ledger.reserve(&mut access, account, *amount, None) {
-            ledger.settle(&mut access, held, *amount, &[], &Limits::default());
+            // What is held has its place.
+            let _ = ledger.settle(&mut access, held, *amount, &[], &Limits::default());
         }
     }
     let mut core = Core::new(Rc::clone(config));

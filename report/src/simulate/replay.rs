@@ -174,7 +174,7 @@ impl<'c> Replay<'c> {
             budget.renew(&mut held.account, self.now);
             let account = held.account.clone();
             let (ledger, mut access) = self.access();
-            let settled = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits);
+            let Ok(settled) = ledger.settle(&mut access, held, spent, &budget.alert_at, &limits) else { continue };
             let event = Event::Settled { spent: &spent, settled: &settled, limits: &limits, window: account.window };
             self.tallies.add(index, &account, event);
         }
@@ -187,18 +187,20 @@ impl<'c> Replay<'c> {
         for (index, _, _) in &matches.missing {
             self.tallies.refuse_without_scope(*index, call.cost.unwrap_or_default(), self.now);
         }
-        if matches.refused().is_some() {
-            return None;
-        }
+        let lacks_value = matches.refused().is_some();
         let matches = matches.counted;
         let request = Request { writes: call.writes, amount: call.estimate };
-        for own in &matches {
+        // What is refused already is shown to those that only observe.
+        for own in matches.iter().filter(|own| own.budget.observe || !lacks_value) {
             self.tallies.add(own.index, &own.account, Event::Call);
             if own.budget.observe
                 && let Some(misfit) = Governor::new(self.access()).misfit(own, &request)
             {
                 self.observe(call, &misfit);
             }
+        }
+        if lacks_value {
+            return None;
         }
         let Decision { misfits, by, outcome } =
             Governor::new(self.access()).decide(&matches, &request, |_| match &call.cheaper {

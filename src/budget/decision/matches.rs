@@ -2,7 +2,7 @@
 //! come; that is kept until the body is there, for nothing that it depends on can change.
 
 use crate::budget::ledger::{Account, Seen};
-use crate::budget::{Budget, Key, Limits, Scope, Subject};
+use crate::budget::{Action, Budget, Key, Limits, Scope, Subject};
 use crate::money::Usd;
 use std::cell::Cell;
 
@@ -36,7 +36,7 @@ pub struct Known {
 pub struct Matches<'c> {
     /// Those it counts against, in the order in which their counters are held: the same for all calls.
     pub counted: Vec<Match<'c>>,
-    /// Those that refuse it for a value that it lacks: any that only observe, and then the first that does not.
+    /// Those that refuse it for a value that it lacks: all that only observe, and the first that does not.
     pub missing: Vec<(usize, &'c Budget, Key)>,
 }
 
@@ -48,8 +48,29 @@ impl<'c> Match<'c> {
     }
 
     /// The limits for a call that was downgraded.
-    pub fn raised(&self) -> Limits {
+    fn raised(&self) -> Limits {
         Limits { usd: self.hard_limit_usd.or(self.limits.usd), ..self.limits }
+    }
+
+    /// The limits for a call that goes on in spite of some: each budget's own action says how far; `None`: in any case.
+    /// One that only observes is asked about its own.
+    pub fn against(&self, writes: bool) -> Option<Limits> {
+        match self.budget.action(writes) {
+            _ if self.budget.observe => Some(self.limits),
+            Action::Allow => None,
+            Action::Downgrade => Some(self.raised()),
+            Action::Block => Some(self.limits),
+        }
+    }
+
+    /// The limits for a call about which the budget does `action`.
+    pub fn limits_of(&self, action: Action, writes: bool) -> Option<Limits> {
+        (self.budget.action(writes) == action).then_some(self.limits)
+    }
+
+    /// When its window ends; one that never does is the last.
+    pub fn resets(&self) -> u64 {
+        self.account.window_end.unwrap_or(u64::MAX)
     }
 
     /// It, for when the body has come.
@@ -71,15 +92,12 @@ impl<'c> Matches<'c> {
             match budget.scope(call, now) {
                 Scope::Elsewhere => {}
                 Scope::Account(account) => matches.counted.push(Match::new(index, budget, account, call)),
-                Scope::Missing(key) => {
-                    matches.missing.push((index, budget, key));
-                    if !budget.observe {
-                        return matches;
-                    }
-                }
+                Scope::Missing(_) if !budget.observe && matches.refused().is_some() => {}
+                Scope::Missing(key) => matches.missing.push((index, budget, key)),
             }
         }
-        matches.counted.sort_unstable_by_key(|own| own.account.id);
+        // Those that only observe come first: what they would do is told whoever refuses the call.
+        matches.counted.sort_unstable_by_key(|own| (!own.budget.observe, own.account.id));
         matches
     }
 

@@ -118,7 +118,7 @@ impl Workers {
     }
 
     fn settle(&mut self, worker: usize, held: Held, pico: i128) -> Settled {
-        self.on(worker, |ledger, at| ledger.settle(at, held, usd(pico), &[], &Limits::default()))
+        self.on(worker, |ledger, at| ledger.settle(at, held, usd(pico), &[], &Limits::default())).unwrap()
     }
 
     /// Settles at the account of now, as a call does that ends in another window than it began in.
@@ -209,7 +209,7 @@ fn what_is_spent_refuses_and_what_is_only_held_asks_to_wait() {
         let account = hourly(1, 1, START);
         let found = workers.on(0, |ledger, at| {
             let first = ledger.reserve(at, &account, spent, None).unwrap();
-            ledger.settle(at, first, spent, &[], &limits);
+            ledger.settle(at, first, spent, &[], &limits).unwrap();
             ledger.reserve(at, &account, held, None).unwrap();
             match ledger.reserve(at, &account, asked, Some(&limits)) {
                 Ok(_) => "fits",
@@ -442,6 +442,21 @@ fn a_grant_raises_the_limits_until_it_ends() {
 }
 
 #[test]
+fn a_grant_for_longer_than_a_window_makes_no_room_before_it_ends() {
+    let mut workers = Workers::new(1);
+    let until = START + 2 * HOUR;
+    workers.on(0, |ledger, at| ledger.grant(at, &hourly(1, 1, START), Some((usd(5), until)))).unwrap();
+    workers.leave_no_room(1);
+    let next = START + HOUR;
+    for (seconds, room) in [(HOUR + 1, false), (HOUR - 2, false), (1, true)] {
+        workers.now += seconds;
+        workers.on(0, Ledger::tick);
+        assert_eq!(workers.reserve(0, &hourly(1, 2, next), 1, 10).is_ok(), room, "{}", workers.now - START);
+    }
+    assert_eq!(workers.bucket(1).iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn a_reset_forgets_what_was_spent_and_keeps_what_is_held() {
     let account = hourly(1, 1, START);
     let mut workers = Workers::new(2);
@@ -465,7 +480,10 @@ fn an_alert_is_given_once_per_threshold_and_window_whoever_settles() {
         });
         let held = workers.on(worker, |ledger, at| ledger.reserve(at, &account, usd(pico), None)).unwrap();
         workers.host.conflicts = conflicts;
-        workers.on(worker, |ledger, at| ledger.settle(at, held, usd(pico), &[50, 80, 100, 200], &at_most(100))).alerts
+        workers
+            .on(worker, |ledger, at| ledger.settle(at, held, usd(pico), &[50, 80, 100, 200], &at_most(100)))
+            .unwrap()
+            .alerts
     };
     for (step, (worker, window, pico, grant, conflicts, expected)) in [
         (0, START, 49, None, 0, [].as_slice()),

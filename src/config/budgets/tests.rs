@@ -188,6 +188,11 @@ fn every_error_in_a_budget_says_where_and_what() {
             json!({"overrides": [{"match": {"team": "a"}, "limit_usd": "20"}]}),
             vec!["budgets[0]: an override is for a part of the scopes, and \"team\" is not in per"],
         ),
+        (
+            // One counter with two limits.
+            json!({"match": {"team": ["a", "b"]}, "overrides": [{"match": {"team": "a"}, "limit_usd": "20"}]}),
+            vec!["budgets[0]: an override is for a part of the scopes, and \"team\" is not in per"],
+        ),
         (json!({"limit": 1}), vec!["budgets[0].limit: unknown key; known here: "]),
     ] {
         let found = errors(&one(&more));

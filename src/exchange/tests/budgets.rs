@@ -1,5 +1,7 @@
 //! Budgets over whole exchanges: holds, settlements, refusals, downgrades.
 
+mod several;
+
 use super::*;
 use crate::overview::Turn;
 use crate::reply::LocalReply;
@@ -461,11 +463,17 @@ fn the_admin_endpoint_lists_grants_and_resets() {
     let body = r#"{"scope":{"department":"sales"},"usd":"0.05","until":"2026-11-22T00:00:00Z","reason":"launch"}"#;
     let (status, granted) = ask("POST", grant, "secret", body);
     assert_eq!((status, granted["limit_usd"].to_string()), (200, "0.15".into()));
+    assert_eq!(granted["granted_until"], "2026-11-22T00:00:00Z");
     assert!(gateway.call("sales", 20, 20).reply.is_none(), "there is room now");
     let record: Value = serde_json::from_slice(gateway.host.lines.last().unwrap()).unwrap();
     assert_eq!(
         (&record["type"], &record["action"], &record["reason"]),
         (&json!("admin"), &json!("grant"), &json!("launch"))
+    );
+    assert_eq!(
+        (&record["granted_usd"], &record["granted_until"], &record["granted_calls"]),
+        (&json!(0.05), &json!("2026-11-22T00:00:00Z"), &Value::Null),
+        "what was granted, and until when"
     );
 }
 

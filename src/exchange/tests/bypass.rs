@@ -165,6 +165,25 @@ fn what_a_request_says_of_its_size_cannot_be_talked_down() {
 }
 
 #[test]
+fn a_call_holds_what_it_costs_at_the_speed_and_in_the_place_it_asks_for() {
+    let prices = json!({"models": [{"model": "claude", "rates": {"input": "0", "output": "1000"},
+                                    "multipliers": {"speed": {"fast": "6"}, "geo": {"us": "1.5"}}}]});
+    for (asked, held) in [
+        ("", "0.01"),
+        (r#""speed":"standard","#, "0.01"),
+        (r#""speed":"fast","#, "0.06"),
+        (r#""inference_geo":"us","#, "0.015"),
+        (r#""speed":"fast","inference_geo":"us","#, "0.09"),
+    ] {
+        let mut gateway = Gateway::new(&json!([month("1")]), &json!({ "prices": prices }));
+        let mut exchange = gateway.exchange();
+        gateway.head(&mut exchange, &[(":method", "POST"), (":path", "/v1/messages"), CHAT[1]], false);
+        gateway.body(&mut exchange, &format!(r#"{{{asked}"model":"claude","max_tokens":10}}"#), true);
+        assert_eq!(gateway.standing("sales").1, held, "{asked}");
+    }
+}
+
+#[test]
 fn the_admin_tokens_request_does_not_go_on_while_its_body_is_read() {
     let admin = json!({"token_sha256": "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"});
     let mut gateway = Gateway::new(&json!([month("1")]), &json!({"admin": admin}));

@@ -298,6 +298,36 @@ fn a_request_held_in_vain_goes_on_governed_as_if_it_had_not_been_held() {
 }
 
 #[test]
+fn a_call_that_is_only_asked_for_its_usage_is_let_go_where_others_need_the_room() {
+    let more = json!({"max_request_bytes": 1024, "max_withheld_bytes": 2048, "hold_request_headers": true});
+    let mut gateway = unlimited(&more);
+    let mut first = Wire::new(&mut gateway, &[(":path", CHAT)]);
+    first.piece(&mut gateway, &[b' '; 1000], false);
+    let mut second = Wire::new(&mut gateway, &[(":path", CHAT)]);
+    for (bytes, held) in [(24, 1024), (1, 1000)] {
+        second.piece(&mut gateway, &vec![b' '; bytes], false);
+        assert_eq!(gateway.instance.withheld.bytes(), held, "half of the room is for what has to be judged");
+    }
+    first.piece(&mut gateway, &[b' '; 25], false);
+    assert_eq!(gateway.instance.withheld.bytes(), 0, "it is too long, and has gone on");
+    for (wire, bytes) in [(first, 1025), (second, 25)] {
+        assert_eq!(wire.body().len(), bytes);
+    }
+}
+
+#[test]
+fn what_is_let_go_and_withheld_all_the_same_counts_once() {
+    let more = json!({"hold_request_headers": true});
+    let mut gateway = Gateway::new(&json!([month("100")]), &json!({ "metering": more }));
+    let mut wire = Wire::new(&mut gateway, &[(":path", CHAT)]);
+    wire.piece(&mut gateway, &[b' '; 100], false);
+    let headers = wire.headers.clone();
+    wire.on(&mut gateway, Event::HeldInVain { headers: &borrowed(&headers) });
+    assert!(wire.seen.is_some());
+    assert_eq!(gateway.instance.withheld.bytes(), 100);
+}
+
+#[test]
 fn what_is_withheld_is_bounded_and_given_back_at_every_end() {
     for hold in [true, false] {
         let bound = json!({"max_request_bytes": 1024, "max_withheld_bytes": 1024, "hold_request_headers": hold});

@@ -35,7 +35,7 @@ fn fill(workers: &mut Workers, budget: &Budget, runs: std::ops::Range<u64>) -> u
                 Ok(held) => held,
                 Err(refused) => return refused,
             };
-            ledger.settle(at, held, amount, &[], &Limits::default());
+            ledger.settle(at, held, amount, &[], &Limits::default()).unwrap();
             Refused::Busy(Box::default())
         });
         if fits == Refused::Full {

@@ -83,7 +83,7 @@ fn a_clock_that_jumps_loses_no_hold_of_those_who_tick() {
         },
         // A settlement, of a call that this worker had under way.
         |workers, account| {
-            let held = Held { account: account.clone(), amount: usd(1), standing: Standing::default(), lease: 2 };
+            let held = Held { account: account.clone(), amount: usd(1), standing: Standing::default(), lease: Some(2) };
             workers.settle(1, held, 0);
         },
     ];
