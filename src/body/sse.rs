@@ -88,16 +88,20 @@ impl Lines {
                     self.state = State::Word { left: if is_mark { MARK } else { FIELD } };
                     return Some(Token::Field);
                 }
-                State::Word { left: [expected, left @ ..] } if *expected == byte => {
-                    *bytes = rest;
-                    self.state = State::Word { left };
-                    if left.is_empty() {
-                        let is_field = byte == b':';
+                State::Word { left } => {
+                    // As a whole, as it nearly always comes, or byte by byte.
+                    if let Some(rest) = bytes.strip_prefix(left) {
+                        *bytes = rest;
+                        let is_field = left.ends_with(b":");
                         self.state = if is_field { State::Space } else { State::Start { first: false } };
                         return Some(if is_field { Token::DataLine } else { Token::End });
                     }
+                    self.state = match left.split_first() {
+                        Some((&expected, left)) if expected == byte => State::Word { left },
+                        _ => State::Ignore,
+                    };
+                    *bytes = rest;
                 }
-                State::Word { .. } => self.state = State::Ignore,
                 State::Space => {
                     self.state = State::Data;
                     if byte == b' ' {
