@@ -154,6 +154,8 @@ pub(super) struct Rule {
 pub(super) struct HeaderSource {
     /// How many were there before it.
     pub(super) number: u32,
+    /// Nobody else needs it.
+    is_taken_off: bool,
     pub(super) name: Cow<'static, str>,
     pub(super) targets: Vec<Target>,
 }
@@ -174,7 +176,12 @@ impl HeaderSources {
         match list.iter_mut().find(|source| source.name == name) {
             Some(source) => source.targets.push(target),
             None => {
-                list.push(HeaderSource { number: self.count, name: header_name(name), targets: vec![target] });
+                list.push(HeaderSource {
+                    number: self.count,
+                    is_taken_off: !is_general(name),
+                    name: header_name(name),
+                    targets: vec![target],
+                });
                 self.count += 1;
             }
         }
@@ -425,7 +432,7 @@ impl Rules {
     /// Whether the header `name`, which may be a source, is taken off before the provider sees it: ours and every alias,
     /// but for the headers that have work to do beyond this filter.
     pub(super) fn takes_off(&self, name: &[u8], source: Option<&HeaderSource>) -> bool {
-        name.starts_with(HEADER_PREFIX.as_bytes()) || (source.is_some() && !is_general(name))
+        source.map_or_else(|| name.starts_with(HEADER_PREFIX.as_bytes()), |source| source.is_taken_off)
     }
 
     /// Whether attribution headers go on to the provider.
@@ -497,7 +504,7 @@ pub(super) fn is_name(own: &[u8], name: &[u8]) -> bool {
 }
 
 /// Headers that a provider or a proxy behind this filter needs: reading an owner from one does not make it ours.
-fn is_general(name: &[u8]) -> bool {
+fn is_general(name: &str) -> bool {
     const NAMES: [&str; 29] = [
         "accept",
         "accept-encoding",
@@ -545,7 +552,7 @@ fn is_general(name: &[u8]) -> bool {
         "x-real-",
         "x-stainless-",
     ];
-    NAMES.iter().any(|own| own.as_bytes() == name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Headers whose value is a secret; no dimension is read from one.
