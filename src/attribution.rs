@@ -180,6 +180,16 @@ struct Held {
     target: Target,
 }
 
+/// Where the value of each slot stands in [`Attribution::values`], from 1 on; 0: it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places([u8; Dimension::ALL.len() + MAX_OWN_DIMENSIONS]);
+
+impl Default for Places {
+    fn default() -> Places {
+        Places([0; Dimension::ALL.len() + MAX_OWN_DIMENSIONS])
+    }
+}
+
 /// The headers of a request that were told to be taken off.
 #[derive(Default)]
 struct Taken<'h> {
@@ -223,8 +233,7 @@ pub struct Attribution {
     pub dropped: Vec<Dropped>,
     /// How many were dropped in all, by reason.
     pub drop_counts: BTreeMap<DropReason, u64>,
-    /// One bit for each slot that has a value; slots beyond 64 share theirs.
-    held: u64,
+    places: Places,
     key: Option<KeyHash>,
     distrusted: bool,
 }
@@ -393,9 +402,8 @@ impl Attribution {
         }
         self.texts.push_str(text);
         let value = Held { name: rule.name.clone(), origin, text: start..self.texts.len(), is_word, target };
-        if self.held & bit(target.slot) != 0
-            && let Some(held) = self.values.iter_mut().find(|held| held.target.slot == target.slot)
-        {
+        let Some(place) = self.places.0.get_mut(usize::from(target.slot)) else { return };
+        if let Some(held) = place.checked_sub(1).and_then(|index| self.values.get_mut(usize::from(index))) {
             *held = value;
             return;
         }
@@ -403,7 +411,7 @@ impl Attribution {
             self.values.reserve(Dimension::ALL.len());
         }
         self.values.push(value);
-        self.held |= bit(target.slot);
+        *place = u8::try_from(self.values.len()).unwrap_or_default();
     }
 
     fn note_drop(&mut self, place: Place<'_>, reason: DropReason) {
@@ -430,10 +438,8 @@ impl Attribution {
     }
 
     fn of_slot(&self, slot: rules::Slot) -> Option<&Held> {
-        if self.held & bit(slot) == 0 {
-            return None;
-        }
-        self.values.iter().find(|held| held.target.slot == slot)
+        let index = self.places.0.get(usize::from(slot))?.checked_sub(1)?;
+        self.values.get(usize::from(index))
     }
 
     /// Every value of a dimension that the configuration or this filter knows; those of `tags` are apart.
@@ -495,11 +501,6 @@ impl Attribution {
         let is_source = || source.is_some_and(|source| source.targets.iter().any(|target| locks(target.slot)));
         !set.is_empty() && (is_source() || rules.slot_named_by(name).is_some_and(locks))
     }
-}
-
-/// The bit of a slot in [`Attribution::held`].
-const fn bit(slot: rules::Slot) -> u64 {
-    1 << (slot % 64)
 }
 
 #[cfg(test)]
