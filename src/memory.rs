@@ -16,6 +16,8 @@ pub struct MemoryHost {
     pub store_fails: Option<u32>,
     /// The store can be read and not written.
     pub read_only: bool,
+    /// How often the store was read.
+    pub reads: u64,
     /// Counters by stat name.
     pub counters: BTreeMap<String, u64>,
     /// Lines logged.
@@ -40,6 +42,7 @@ impl Default for MemoryHost {
             conflicts: 0,
             store_fails: None,
             read_only: false,
+            reads: 0,
             counters: BTreeMap::new(),
             log: Vec::new(),
             provisional: Vec::new(),
@@ -68,6 +71,7 @@ impl Clock for MemoryHost {
 
 impl SharedStore for MemoryHost {
     fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, Version)>, StoreError> {
+        self.reads = self.reads.saturating_add(1);
         match self.store_fails {
             Some(status) => Err(StoreError::Unavailable(status)),
             None => Ok(self.store.get(key).cloned()),

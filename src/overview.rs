@@ -1,6 +1,6 @@
 //! What is known of all scopes of all budgets together: once a minute as records, and to whoever administers them.
 
-use crate::budget::ledger::{Account, BUCKETS, Late, Settled, Standing};
+use crate::budget::ledger::{Account, BUCKETS, Full, Late, Settled, Standing};
 use crate::budget::{Budget, Key, Limits, Subject};
 use crate::config::Config;
 use crate::exchange::Context;
@@ -111,7 +111,11 @@ pub fn tick(config: &Config, turn: &mut Turn, context: &mut Context<'_>) {
     let now = context.host.now_ns() / 1_000_000_000;
     let (ledger, mut access) = context.ledger(config, now);
     for Late { account, limits, settled } in ledger.tick(&mut access) {
-        alert(&account, &limits, &settled, context);
+        match settled {
+            Ok(settled) => alert(&account, &limits, &settled, context),
+            // Its record is written already, so that no note can tell of it.
+            Err(Full) => context.host.log_once(LogEvent::SpendUncounted { scope: &scope_name(&account) }),
+        }
     }
     // Without a collector nobody would get it.
     if config.collector.is_some() {
@@ -188,6 +192,7 @@ pub fn scopes<'c>(
 mod tests {
     use super::*;
     use crate::budget::Amount;
+    use crate::budget::ledger::Held;
     use crate::identity::Instance;
     use crate::memory::MemoryHost;
     use crate::money::Usd;
@@ -280,6 +285,28 @@ mod tests {
             tick(&config, &mut turn, &mut Context { host: &mut host, instance: &mut instance });
         }
         assert_eq!(lines(&mut host).len(), 1, "only the last one");
+    }
+
+    #[test]
+    fn what_finds_no_room_after_its_record_was_written_is_logged_once_per_scope() {
+        let mut config = config(&hourly());
+        config.ledger.max_bytes = 0;
+        let mut host = MemoryHost::default();
+        let mut instance = Instance::register(&mut host, None);
+        let now = host.now_ns / NS;
+        let key = config.budgets[0].per[0].clone();
+        for department in ["sales", "sales", "support"] {
+            host.store_fails = Some(2);
+            let account = config.budgets[0].account([(key.clone(), department.into())].into(), now);
+            let context = &mut Context { host: &mut host, instance: &mut instance };
+            let (ledger, mut access) = context.ledger(&config, now);
+            let unheld = Held::unheld(account, Amount::default());
+            ledger.settle(&mut access, unheld, Amount::default(), &[], &Limits::default()).unwrap();
+            host.store_fails = None;
+            tick(&config, &mut Turn::default(), &mut Context { host: &mut host, instance: &mut instance });
+        }
+        let said: Vec<_> = host.log.iter().map(|line| line.split(" found no room").next().unwrap()).collect();
+        assert_eq!(said, ["hour department=sales", "hour department=support"]);
     }
 
     #[test]

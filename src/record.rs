@@ -25,6 +25,13 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// A short text of a record.
 pub type Text = Box<str>;
 
+/// Adds a note to others, once.
+pub fn note(notes: &mut Vec<Text>, note: &str) {
+    if !notes.iter().any(|other| **other == *note) {
+        notes.push(note.into());
+    }
+}
+
 /// One call. Fields stand in the order in which they are written. Those from `feature` to `attribution_source` are for
 /// who reads a record: who writes one has them in `rendered`, but for sources that come later.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

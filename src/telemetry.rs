@@ -271,6 +271,11 @@ pub enum Event<'a> {
         /// Budget, scope, threshold and window.
         detail: &'a str,
     },
+    /// What a call cost found no room in the ledger, after its record was written.
+    SpendUncounted {
+        /// Budget and scope.
+        scope: &'a str,
+    },
     /// Somebody changed a scope of a budget.
     AdminChange {
         /// What, where and why.
@@ -302,6 +307,7 @@ impl Event<'_> {
             Event::RecordsRejected { answer, .. } => ("records_rejected", answer),
             Event::QueueFull { .. } => ("queue_full", ""),
             Event::BudgetAlert { detail } => ("budget_alert", detail),
+            Event::SpendUncounted { scope } => ("spend_uncounted", scope),
             Event::AdminChange { detail } => ("admin_change", detail),
             Event::Busy { .. } => ("busy", ""),
             Event::HoldReleased => ("hold_released", ""),
@@ -355,6 +361,12 @@ impl fmt::Display for Event<'_> {
                 )
             }
             Event::BudgetAlert { detail } => write!(f, "budget alert: {detail}"),
+            Event::SpendUncounted { scope } => {
+                write!(
+                    f,
+                    "{scope} found no room in the ledger for what a call cost, and does not count it; its record has it, see ledger.max_bytes"
+                )
+            }
             Event::AdminChange { detail } => write!(f, "budget changed: {detail}"),
             Event::Busy { max_withheld_bytes } => {
                 write!(

@@ -11,6 +11,10 @@ pub use matches::{Known, Match, Matches};
 use super::ledger::{Access, Held, Ledger, Refused, Standing};
 use super::{Action, Amount, Limits};
 use crate::money::Usd;
+use crate::record::{self, Text};
+
+/// What is noted of a call that a budget has no room to count.
+pub const LEDGER_FULL: &str = "ledger_full";
 
 /// What a decision depends on, of the call itself.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +70,7 @@ pub struct Told {
     /// What a budget that only observes would have done, the strictest of all, and which.
     pub would: Option<(Action, Box<str>)>,
     /// Notes for the record.
-    pub notes: Vec<Box<str>>,
+    pub notes: Vec<Text>,
 }
 
 /// A decision under way.
@@ -78,14 +82,15 @@ pub struct Governor<'g> {
 }
 
 impl<'m, 'c> Misfit<'m, 'c> {
-    fn new(by: &'m Match<'c>, refused: Refused, writes: bool) -> Misfit<'m, 'c> {
+    /// What the budget does about a call that it refuses.
+    pub fn new(by: &'m Match<'c>, refused: Refused, writes: bool) -> Misfit<'m, 'c> {
         let action = if refused.is_for_room() { by.budget.action(writes) } else { Action::Block };
         Misfit { by, action, refused }
     }
 
     /// The strictest counts; of those, one that has too little left even without what others hold; of those, the one
     /// that the caller has to wait for longest.
-    fn rank(&self) -> (Action, bool, u64) {
+    pub fn rank(&self) -> (Action, bool, u64) {
         (self.action, self.refused.lasts(), self.by.resets())
     }
 }
@@ -181,7 +186,7 @@ impl<'g> Governor<'g> {
     /// What to note of a call that passes although the ledger can't hold it.
     fn passes_unheld(&self, own: &Match<'_>, refused: &Refused) -> Option<&'static str> {
         let (admits, note) = match refused {
-            Refused::Full => (self.access.config.admit_when_full, "ledger_full"),
+            Refused::Full => (self.access.config.admit_when_full, LEDGER_FULL),
             Refused::Unavailable => (self.access.config.admit_on_contention, "ledger_unavailable"),
             Refused::Exceeded(_) | Refused::Busy(_) => return None,
         };
@@ -242,9 +247,7 @@ impl<'g> Governor<'g> {
 impl Told {
     /// Adds a note, once.
     pub fn note(&mut self, note: &str) {
-        if !self.notes.iter().any(|other| **other == *note) {
-            self.notes.push(note.into());
-        }
+        record::note(&mut self.notes, note);
     }
 
     /// Remembers what a budget that only observes would have done, unless another would have done as much.

@@ -4,8 +4,8 @@
 //! spend are apart: a hold is an upper bound of what a call under way may cost, and settling replaces it by what it did
 //! cost. Holds are summed by lease. Every worker renews its lease; the holds of one that does not come back are void once
 //! the lease is over, and are ignored until then by nobody. Where the clock jumps, either way, every lease counts until its
-//! worker has had the time to renew it. A settlement that other workers keep out is kept here and tried again: nothing
-//! that was spent is forgotten while the VM lives.
+//! worker has had the time to renew it. A settlement that other workers or the store keep out is kept here and tried again
+//! until it is counted. Only what holds nothing and finds no room is not counted, and whoever settles or ticks hears of it.
 
 mod standing;
 
@@ -127,15 +127,15 @@ struct Owed {
     limits: Limits,
 }
 
-/// A settlement that went through later, and reached thresholds.
+/// A settlement that was owed and is over, of which there is something to tell.
 #[derive(Clone, Debug)]
 pub struct Late {
     /// Where.
     pub account: Account,
     /// Against which limits.
     pub limits: Limits,
-    /// What it came to.
-    pub settled: Settled,
+    /// The thresholds it reached; [`Full`] where it found no room and is not counted.
+    pub settled: Result<Settled, Full>,
 }
 
 /// A worker's side of the ledger.
@@ -181,7 +181,8 @@ impl Ledger {
         Ledger { lease, ..Ledger::default() }
     }
 
-    /// To be called about once a second: renews the lease, and tries again what is owed. Gives what alerts are due for.
+    /// To be called about once a second: renews the lease, and tries again what is owed. Gives those of them that
+    /// alerts are due for, and those that found no room.
     pub fn tick(&mut self, at: &mut Access<'_>) -> Vec<Late> {
         self.look_at_clock(at);
         if self.renewed_at != at.now {
@@ -190,9 +191,8 @@ impl Ledger {
         let mut late = Vec::new();
         for Owed { held, spent, thresholds, limits } in std::mem::take(&mut self.owed) {
             let account = held.account.clone();
-            if let Ok(settled) = self.settle(at, held, spent, &thresholds, &limits)
-                && !settled.alerts.is_empty()
-            {
+            let settled = self.settle(at, held, spent, &thresholds, &limits);
+            if !settled.as_ref().is_ok_and(|settled| settled.alerts.is_empty()) {
                 late.push(Late { account, limits, settled });
             }
         }
@@ -288,9 +288,12 @@ impl Ledger {
         }
     }
 
-    /// Gives a hold back: the call was not made.
+    /// Gives a hold back: the call was not made. Where nothing was held, nothing is written.
     pub fn release(&mut self, at: &mut Access<'_>, held: Held) {
-        // Where nothing was held there is nothing to be counted either.
+        if held.lease.is_none() {
+            return;
+        }
+        // What is held needs no room, and is owed where it can't be given back now.
         let _ = self.settle(at, held, Amount::default(), &[], &Limits::default());
     }
 
@@ -493,9 +496,11 @@ impl Ledger {
     }
 
     fn renew(&mut self, at: &mut Access<'_>) {
-        let mut leases = self.former.iter().chain([&self.lease]);
-        // By all or by none: a worker that has just started goes by what it finds.
-        if leases.all(|lease| write_lease(at, *lease)) {
+        // All are tried, its own first: a former one that fails must not void what is held now.
+        let leases = [&self.lease].into_iter().chain(&self.former);
+        let failed = leases.filter(|lease| !write_lease(at, **lease)).count();
+        // It holds more only by all of them: a worker that has just started goes by what it finds.
+        if failed == 0 {
             self.renewed_at = at.now;
         }
     }

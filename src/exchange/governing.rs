@@ -7,9 +7,9 @@ use super::bound;
 use super::call::Call;
 use super::{Context, Edit, Verdict};
 use crate::api;
-use crate::budget::decision::{Governor, Holds, Instead, Known, Match, Matches, Request, Told};
-use crate::budget::ledger::{Full, Held, Refused};
-use crate::budget::{Action, Amount, Limits, Scope};
+use crate::budget::decision::{Governor, Holds, Instead, Known, LEDGER_FULL, Match, Matches, Misfit, Request, Told};
+use crate::budget::ledger::{Full, Held, Refused, Standing};
+use crate::budget::{Action, Amount, Budget, Limits, Scope};
 use crate::config::Config;
 use crate::downgrade::{self, Capabilities};
 use crate::estimate::Estimate;
@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::http::Headers;
 use crate::money::Usd;
 use crate::overview;
-use crate::record::{Decision, ExactNumber, PriceStatus, Text, UsageRecord};
+use crate::record::{self, Decision, ExactNumber, PriceStatus, Text, UsageRecord};
 use crate::reply::{self, BudgetRefusal, Refusal, Why};
 use crate::rewrite;
 
@@ -46,6 +46,21 @@ pub(super) struct Reservation {
     pub(super) notes: Vec<Text>,
 }
 
+impl Reservation {
+    /// How the counter of a budget stands that the request's headers decide, read once a second at most; `None` where the
+    /// store fails.
+    fn look(&mut self, own: &Match<'_>, config: &Config, context: &mut Context<'_>, now: u64) -> Option<&Standing> {
+        let place = self.known.iter().position(|known| known.is_of(own.index));
+        if place.and_then(|place| self.known.get(place)?.standing(now)).is_none() {
+            let (ledger, mut access) = context.ledger(config, now);
+            let looked = ledger.look(&mut access, &own.account).ok()?;
+            self.known.retain(|known| !known.is_of(own.index));
+            self.known.push(own.known(looked, now));
+        }
+        self.known.iter().find(|known| known.is_of(own.index))?.standing(now)
+    }
+}
+
 /// Whether some budget might refuse or change the call, for all that its headers say.
 pub(super) fn may_govern(call: &Call, config: &Config) -> bool {
     is_billed(call)
@@ -69,16 +84,24 @@ pub(super) fn refuse_early(call: &mut Call, config: &Config, context: &mut Conte
     let now = seconds(context.host);
     let nothing = Amount::default();
     let refusing = Asking { observe: false, amount: nothing, limits: &|own, writes| own.against(writes) };
-    let full = refusing.full(call, config, context, now).into_iter().filter(|(_, why)| why.lasts());
-    let (own, refused) = full.max_by_key(|(own, _)| own.resets())?;
+    let full = refusing.full(call, config, context, now);
+    // The one is named that would be at the body's end.
+    let writes = known_workload(call, config).unwrap_or(call.writes);
+    let lasting = full.iter().filter(|(_, refused)| refused.lasts());
+    let misfits = lasting.map(|(own, refused)| Misfit::new(own, refused.clone(), writes));
+    let worst = misfits.max_by_key(Misfit::rank)?;
     // Those that only observe are not asked again.
     for action in [Action::Block, Action::Downgrade] {
         let watching = Asking { observe: true, amount: nothing, limits: &|own, writes| own.limits_of(action, writes) };
-        let full = watching.full(call, config, context, now);
-        let would = full.first().map(|(own, _)| (action, own.budget.name.clone()));
+        let would = watching.full(call, config, context, now).first().map(|(own, _)| (action, own.budget.name.clone()));
         call.reservation.would = call.reservation.would.take().or(would);
     }
-    Some(refusal(&own, &refused, now))
+    Some(refusal(worst.by, &worst.refused, now))
+}
+
+/// Whether the call writes, where its headers settle that.
+fn known_workload(call: &Call, config: &Config) -> Option<bool> {
+    call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"))
 }
 
 /// What budgets are asked about a call of which only the headers are known.
@@ -101,7 +124,7 @@ impl Asking<'_> {
         now: u64,
     ) -> Vec<(Match<'c>, Refused)> {
         let late = late(call, config);
-        let workload = call.stated_workload().filter(|_| !config.attribution.comes_with_body("workload"));
+        let workload = known_workload(call, config);
         let mut full = Vec::new();
         for (index, budget) in config.budgets.iter().enumerate() {
             if budget.observe != self.observe || !budget.is_decided_by_headers(&late) {
@@ -111,10 +134,8 @@ impl Asking<'_> {
             let own = Match::new(index, budget, account, call);
             let [write, read] = [true, false].map(|writes| (self.limits)(&own, workload.unwrap_or(writes)));
             let Some((write, read)) = write.zip(read) else { continue };
-            let (ledger, mut access) = context.ledger(config, now);
-            let Ok((standing, seen)) = ledger.look(&mut access, &own.account) else { continue };
-            call.reservation.known.push(own.known(seen));
-            let admitted = [write, read].map(|limits| limits.admit(&standing, &self.amount));
+            let Some(standing) = call.reservation.look(&own, config, context, now) else { continue };
+            let admitted = [write, read].map(|limits| limits.admit(standing, &self.amount));
             if let [Err(write), Err(read)] = admitted {
                 full.push((own, if write.lasts() { read } else { write }));
             }
@@ -386,47 +407,48 @@ pub(super) fn settle(call: &mut Call, record: &mut UsageRecord, config: &Config,
     }
     let usd = record.cost_picousd.map_or(Usd::ZERO, Usd::from_pico);
     let counted = record.counted_tokens();
+    let settling = Settling { call, config, now };
     if reservation.held.is_empty() {
         if call.refusal.is_none() && (usd > Usd::ZERO || counted.is_some_and(|tokens| tokens > 0)) {
             let spent = Amount { usd, tokens: counted.unwrap_or(0), calls: 0 };
-            charge(call, record, spent, config, now, context);
+            settling.charge(spent, record, context);
         }
         return;
     }
     for (index, mut held) in reservation.held {
         let Some(budget) = config.budgets.get(index) else { continue };
-        let (limits, _) = budget.limits(&*call);
         let tokens = counted.unwrap_or(held.amount.tokens);
         // A call that ends in another window than it began in counts in that one.
         budget.renew(&mut held.account, now);
-        let account = held.account.clone();
         let spent = Amount { usd, tokens, calls: held.amount.calls };
-        let (ledger, mut access) = context.ledger(config, now);
+        settling.settle(budget, held, spent, record, context);
+    }
+}
+
+/// A call that is over.
+struct Settling<'s> {
+    call: &'s Call,
+    config: &'s Config,
+    now: u64,
+}
+
+impl Settling<'_> {
+    /// Counts `spent` in a budget in place of what is held there, and tells what there is to tell of that.
+    fn settle(&self, budget: &Budget, held: Held, spent: Amount, record: &mut UsageRecord, context: &mut Context<'_>) {
+        let (limits, _) = budget.limits(self.call);
+        let account = held.account.clone();
+        let (ledger, mut access) = context.ledger(self.config, self.now);
         match ledger.settle(&mut access, held, spent, &budget.alert_at, &limits) {
             Ok(settled) => overview::alert(&account, &limits, &settled, context),
-            Err(Full) => note_full(record),
+            Err(Full) => record::note(&mut record.notes, LEDGER_FULL),
         }
     }
-}
 
-/// Notes that a budget could not count a call.
-fn note_full(record: &mut UsageRecord) {
-    const NOTE: &str = "ledger_full";
-    if !record.notes.iter().any(|note| **note == *NOTE) {
-        record.notes.push(NOTE.into());
-    }
-}
-
-/// Counts `spent` in every budget that the call would have counted against.
-fn charge(call: &Call, record: &mut UsageRecord, spent: Amount, config: &Config, now: u64, context: &mut Context<'_>) {
-    for budget in &config.budgets {
-        if let Scope::Account(account) = budget.scope(call, now) {
-            let (limits, _) = budget.limits(call);
-            let unheld = Held::unheld(account.clone(), Amount::default());
-            let (ledger, mut access) = context.ledger(config, now);
-            match ledger.settle(&mut access, unheld, spent, &budget.alert_at, &limits) {
-                Ok(settled) => overview::alert(&account, &limits, &settled, context),
-                Err(Full) => note_full(record),
+    /// Counts `spent` in every budget that the call would have counted against.
+    fn charge(&self, spent: Amount, record: &mut UsageRecord, context: &mut Context<'_>) {
+        for budget in &self.config.budgets {
+            if let Scope::Account(account) = budget.scope(self.call, self.now) {
+                self.settle(budget, Held::unheld(account, Amount::default()), spent, record, context);
             }
         }
     }

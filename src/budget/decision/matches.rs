@@ -1,7 +1,7 @@
 //! The budgets that a call counts against. Those that its headers decide are worked out and looked at when the headers
 //! come; that is kept until the body is there, for nothing that it depends on can change.
 
-use crate::budget::ledger::{Account, Seen};
+use crate::budget::ledger::{Account, Seen, Standing};
 use crate::budget::{Action, Budget, Key, Limits, Scope, Subject};
 use crate::money::Usd;
 use std::cell::Cell;
@@ -30,6 +30,10 @@ pub struct Known {
     limits: Limits,
     hard_limit_usd: Option<Usd>,
     seen: Option<Seen>,
+    /// How its counter stood.
+    standing: Standing,
+    /// When, in seconds since 1970.
+    at: u64,
 }
 
 /// How all budgets take a call.
@@ -74,9 +78,21 @@ impl<'c> Match<'c> {
     }
 
     /// It, for when the body has come.
-    pub fn known(&self, seen: Option<Seen>) -> Known {
+    pub fn known(&self, (standing, seen): (Standing, Option<Seen>), at: u64) -> Known {
         let (account, limits, hard_limit_usd) = (self.account.clone(), self.limits, self.hard_limit_usd);
-        Known { index: self.index, account, limits, hard_limit_usd, seen }
+        Known { index: self.index, account, limits, hard_limit_usd, seen, standing, at }
+    }
+}
+
+impl Known {
+    /// Whether it is the budget's at this place.
+    pub fn is_of(&self, index: usize) -> bool {
+        self.index == index
+    }
+
+    /// How its counter stands, where it was looked at in the second `now`.
+    pub fn standing(&self, now: u64) -> Option<&Standing> {
+        (self.at == now).then_some(&self.standing)
     }
 }
 

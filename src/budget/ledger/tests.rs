@@ -3,6 +3,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 mod a_million_runs;
 mod leases;
+mod owed;
 mod seen;
 
 use super::*;
@@ -235,28 +236,6 @@ fn others_that_write_first_are_waited_for_and_nothing_counts_twice() {
         workers.host.conflicts = conflicts;
         workers.settle(0, held, 7);
         assert_eq!(workers.standing(0, &account), (7, 0));
-    }
-}
-
-#[test]
-fn a_settlement_that_is_kept_out_is_owed_and_counts_once() {
-    let account = hourly(1, 1, START);
-    let keep_out: [fn(&mut Workers); 3] = [
-        |workers| workers.host.store_fails = Some(2),
-        |workers| workers.host.conflicts = u32::MAX,
-        |workers| workers.unwritable = Some("tollgate.ledger."),
-    ];
-    for keep_out in keep_out {
-        let mut workers = Workers::new(2);
-        let held = workers.reserve(0, &account, 10, 100).unwrap();
-        keep_out(&mut workers);
-        assert_eq!(workers.settle(0, held, 7), Settled::default());
-        workers.pass(3, &[0]);
-        assert_eq!(workers.ledgers[0].owed(), 1);
-        (workers.host.store_fails, workers.host.conflicts, workers.unwritable) = (None, 0, None);
-        assert_eq!(workers.standing(1, &account), (0, 10), "the hold stays meanwhile");
-        workers.pass(2, &[0, 1]);
-        assert_eq!((workers.ledgers[0].owed(), workers.standing(1, &account)), (0, (7, 0)));
     }
 }
 

@@ -106,3 +106,23 @@ fn a_clock_that_jumps_loses_no_hold_of_those_who_tick() {
         }
     }
 }
+
+#[test]
+fn a_former_lease_that_can_not_be_renewed_keeps_no_other_from_being() {
+    let account = Account { window_end: None, ..hourly(1, 1, START) };
+    let mut workers = Workers::new(2);
+    workers.reserve(1, &account, 5, 10).unwrap();
+    workers.now += 700;
+    let former_and_own = [2, 2 + (1 << 32)];
+    workers.unwritable = Some("tollgate.lease.2");
+    workers.on(1, Ledger::tick);
+    let renewed_at = |workers: &mut Workers| {
+        former_and_own.map(|lease| workers.host.get(&lease_key(lease)).unwrap().map(|(bytes, _)| number(&bytes)))
+    };
+    assert_eq!(renewed_at(&mut workers), [Some(START), Some(START + 700)]);
+    let refused = workers.reserve(1, &account, 0, 10);
+    assert_eq!(refused, Err(Refused::Unavailable), "it holds nothing more until all are renewed");
+    workers.unwritable = None;
+    assert!(workers.reserve(1, &account, 0, 10).is_ok());
+    assert_eq!(renewed_at(&mut workers), [Some(START + 700); 2]);
+}

@@ -176,6 +176,51 @@ fn of_budgets_that_refuse_the_caller_hears_of_the_one_to_wait_for_longest() {
 }
 
 #[test]
+fn of_budgets_that_refuse_the_strictest_is_named_at_the_headers_as_at_the_body() {
+    let budgets = |name: &str, limits: [&str; 3], condition: &Value| {
+        let [soft, hard, strict] = limits;
+        let actions = json!({"on_exceeded": "downgrade", "hard_limit_usd": hard, "window": "year", "match": condition});
+        json!([budget(name, soft, &actions), budget("strict", strict, &json!({"match": condition}))])
+    };
+    let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+    // What has a workload to match is asked at the body's end only.
+    for (condition, at_headers) in [(json!({}), true), (json!({"workload": "*"}), false)] {
+        for name in NAMES {
+            let mut gateway = Gateway::new(&budgets(name, ["1", "2", "1"], &condition), &more);
+            gateway.call("sales", 80, 90);
+            gateway.reconfigure(&json!({"budgets": budgets(name, ["0.05", "0.1", "0.1"], &condition)}));
+            let (mut exchange, mut played) = gateway.announce("sales");
+            assert_eq!(played.reply.is_some(), at_headers, "{name}");
+            if !at_headers {
+                gateway.send(&mut exchange, &mut played, r#"{"model":"gpt-4o","max_tokens":1}"#);
+            }
+            let reply = played.reply.unwrap();
+            assert!(reply.headers.contains(&("x-cost-budget", "strict".into())), "{name}: {:?}", reply.headers);
+        }
+    }
+}
+
+#[test]
+fn a_counter_is_read_once_for_all_that_is_asked_of_it_at_the_headers() {
+    let downgrade = json!({"on_exceeded": "downgrade", "hard_limit_usd": "9"});
+    let more = json!({"downgrades": [{"from": "gpt-4o", "to": "gpt-4o-mini"}]});
+    for budgets in 1..4 {
+        let budgets: Vec<_> = NAMES.iter().take(budgets).map(|name| budget(name, "0.01", &downgrade)).collect();
+        let mut gateway = Gateway::new(&json!(budgets), &more);
+        gateway.call("sales", 1, 20);
+        let pairs = [(":method", "POST"), (":path", "/v1beta/models/gpt-4o:generateContent")];
+        let headers = headers(&pairs, &[]);
+        let mut exchange = Exchange::new(Rc::clone(&gateway.config));
+        let before = gateway.host.reads;
+        let context = &mut Context { host: &mut gateway.host, instance: &mut gateway.instance };
+        let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: false };
+        let verdict = exchange.on(event, context);
+        assert!(verdict.edits.iter().any(|edit| matches!(edit, Edit::Set(":path", _))), "it goes elsewhere");
+        assert_eq!(gateway.host.reads - before, budgets.len() as u64);
+    }
+}
+
+#[test]
 fn a_budget_that_is_used_up_takes_no_free_call_either_whenever_it_is_asked() {
     let prices = json!({"models": [
         {"model": "gpt-4o", "rates": {"input": "1000", "output": "1000"}},
