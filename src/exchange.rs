@@ -360,9 +360,8 @@ impl Exchange {
             Attribution::of_no_call(rules, headers, route.properties, take_off);
             return None;
         };
-        // What is not recognised may be Google's.
-        let api = endpoint.api;
-        let key_in_query = api.format().dialect == Dialect::Google || api == Api::Unrecognised;
+        let key_in_query = endpoint.api.format().dialect == Dialect::Google
+            || (endpoint.api == Api::Unrecognised && is_googles(upstream, headers));
         let attribution = Attribution::read(rules, headers, route.properties, key_in_query, take_off);
         Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
     }
@@ -553,6 +552,13 @@ fn answer(mut call: Box<Call>, refusal: Refusal, verdict: &mut Verdict) -> State
     verdict.reply = Some(reply);
     call.refusal = Some(refusal);
     State::Refused(call)
+}
+
+/// Whether a request is for Google, which takes keys in the query also where its path tells nothing.
+fn is_googles(upstream: Option<&UpstreamConfig>, headers: &Headers<'_>) -> bool {
+    let told = upstream.and_then(|upstream| upstream.provider.as_deref());
+    let provider = told.or_else(|| headers.text(":authority", 256).and_then(provider::of_host));
+    matches!(provider, Some("gemini" | "vertex_ai"))
 }
 
 /// Goes on with a request to the admin endpoint, which is no call and leaves no usage record.

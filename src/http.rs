@@ -15,6 +15,9 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Headers<'a> {
     }
 }
 
+/// Headers that prove who calls.
+const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
 impl<'a> Headers<'a> {
     /// Every name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
@@ -48,10 +51,15 @@ impl<'a> Headers<'a> {
         SignedHeaders { list: list.or_else(|| self.signed_in_query()) }
     }
 
-    /// The list of headers of a signature in the query, as it stands there.
+    /// The list of headers of a signature in the query, as it stands there. A request that shows another credential has
+    /// none: what anybody can add to a query must not keep headers from being taken off.
     fn signed_in_query(&self) -> Option<&'a str> {
         let (_, query) = str::from_utf8(self.get(":path")?).ok()?.split_once('?')?;
-        query.split('&').find_map(|pair| pair.strip_prefix("X-Amz-SignedHeaders="))
+        let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let list = parameter("X-Amz-SignedHeaders")?;
+        let is_whole = parameter("X-Amz-Algorithm").is_some_and(|value| value.starts_with("AWS4-"))
+            && ["X-Amz-Credential", "X-Amz-Signature"].into_iter().all(|name| parameter(name).is_some());
+        (is_whole && CREDENTIALS.into_iter().all(|name| self.get(name).is_none())).then_some(list)
     }
 }
 
@@ -140,16 +148,30 @@ mod tests {
         let signed = headers.signed();
         assert!(signed.contain(b"x-cost-team") && signed.contain(b"host"));
         assert!(!signed.contain(b"x-cost-feature") && !signed.contain(b"cost-team"));
+        let query = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AK%2F20261121&X-Amz-Signature=abc";
         for list in ["host%3Bx-cost-team", "host;x-cost-team", "host%3bx-cost-team"] {
-            let path = format!("/model/m/converse?X-Amz-Expires=60&X-Amz-SignedHeaders={list}&X-Amz-Signature=abc");
+            let path = format!("/model/m/converse?{query}&X-Amz-SignedHeaders={list}");
             let headers: Headers<'_> = [(&b":path"[..], path.as_bytes())].into_iter().collect();
             let signed = headers.signed();
             assert!(signed.contain(b"x-cost-team") && signed.contain(b"host") && !signed.contain(b"x-cost-feature"));
             assert!(headers.are_signed() && headers.fix_body(), "{list}");
         }
-        let plain: Headers<'_> =
-            [(&b":path"[..], &b"/v1/chat/completions?key=SignedHeaders"[..])].into_iter().collect();
-        assert!(!plain.are_signed() && !plain.fix_body());
+        // What is no whole signature, or stands beside another credential, keeps nothing from being taken off.
+        let list = "X-Amz-SignedHeaders=x-cost-team";
+        for (path, more) in [
+            ("/v1/chat/completions?key=SignedHeaders".to_owned(), None),
+            (format!("/v1/chat/completions?{list}"), None),
+            (format!("/x?{list}&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a"), None),
+            (format!("/x?{query}&{list}"), Some("authorization")),
+            (format!("/x?{query}&{list}"), Some("x-api-key")),
+            (format!("/x?{query}&{list}"), Some("api-key")),
+            (format!("/x?{query}&{list}"), Some("x-goog-api-key")),
+        ] {
+            let more = more.map(|name| (name.as_bytes(), &b"Bearer sk-1"[..]));
+            let headers: Headers<'_> = [(&b":path"[..], path.as_bytes())].into_iter().chain(more).collect();
+            assert!(!headers.are_signed() && !headers.fix_body(), "{path} {more:?}");
+            assert!(!headers.signed().contain(b"x-cost-team"), "{path} {more:?}");
+        }
         let bearer: Headers<'_> = [(&b"authorization"[..], &b"Bearer SignedHeaders=host"[..])].into_iter().collect();
         assert!(!bearer.signed().contain(b"host"));
     }

@@ -38,6 +38,9 @@ impl Endpoint {
             b"GET" if front.ends_with("/responses") && last.starts_with("resp_") => {
                 return Some(Endpoint { is_poll: true, ..Endpoint::of(Api::OpenaiResponses) });
             }
+            b"GET" if !last.is_empty() && by_suffix(front) == Some(Api::GeminiInteractions) => {
+                return Some(Endpoint { is_poll: true, ..Endpoint::of(Api::GeminiInteractions) });
+            }
             _ => return None,
         }
         if let Some(endpoint) = google(front, last).or_else(|| bedrock(front, last)) {
@@ -85,7 +88,7 @@ fn bedrock(front: &str, last: &str) -> Option<Endpoint> {
 }
 
 /// Ends of paths, the longer before those they end in.
-const SUFFIXES: [(&str, Api); 30] = [
+const SUFFIXES: [(&str, Api); 29] = [
     ("/chat/completions", Api::OpenaiChat),
     ("/fim/completions", Api::OpenaiChat),
     ("/agents/completions", Api::OpenaiChat),
@@ -109,7 +112,6 @@ const SUFFIXES: [(&str, Api); 30] = [
     ("/v1/embed", Api::CohereEmbed),
     ("/v2/embed", Api::CohereEmbed),
     ("/rerank", Api::CohereRerank),
-    ("/v1/interactions", Api::GeminiInteractions),
     ("/v1alpha/interactions", Api::GeminiInteractions),
     ("/v1beta/interactions", Api::GeminiInteractions),
     ("/api/chat", Api::OllamaChat),
@@ -241,6 +243,7 @@ mod tests {
             "/chat",
             "/model/m/unknown",
             "/interactions",
+            "/v1/interactions",
             "/v1/interactions/i/callback",
         ] {
             assert_eq!(name(path), None, "{path}");

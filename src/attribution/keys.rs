@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// The headers that carry a key as it is; `authorization` carries one behind `Bearer`.
 const KEY_HEADERS: [&[u8]; 3] = [b"x-api-key", b"api-key", b"x-goog-api-key"];
 
+/// Keys that one header, or the query, may have: more are no honest mistake, and each costs a hash.
+const MAX_KEYS: usize = 16;
+
 /// Hex digits of the hash that stand for a key nobody gave a name.
 const SHOWN_DIGITS: usize = 12;
 
@@ -55,11 +58,13 @@ impl Keys {
             match name {
                 // Envoy joins the values of a repeated one to a list; no key has a comma.
                 b"authorization" => {
-                    for one in value.split(|&byte| byte == b',') {
+                    for one in value.split(|&byte| byte == b',').take(MAX_KEYS) {
                         self.look_at(bearer(one), &mut first);
                     }
                 }
-                b":path" if in_query => query_keys(value).for_each(|key| self.look_at(Some(&key), &mut first)),
+                b":path" if in_query => {
+                    query_keys(value).take(MAX_KEYS).for_each(|key| self.look_at(Some(&key), &mut first));
+                }
                 _ if KEY_HEADERS.contains(&name) => self.look_at(Some(value), &mut first),
                 _ => continue,
             }

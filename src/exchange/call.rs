@@ -389,14 +389,12 @@ impl Call {
     /// Whether this is one more look at a response that was charged before: at one that was not made in the background,
     /// by the request that made it, and at one that was, by whoever saw its usage first.
     fn is_charged_already(&self, host: &mut dyn Host) -> bool {
-        match self.reply.id.as_deref() {
-            Some(id) if self.api() == Api::OpenaiResponses && !self.reply.usage.is_empty() => {
-                if self.reply.background {
-                    !once::claim(host, id)
-                } else {
-                    self.endpoint.is_poll
-                }
-            }
+        let Some(id) = self.reply.id.as_deref().filter(|_| !self.reply.usage.is_empty()) else { return false };
+        match self.api() {
+            Api::OpenaiResponses if self.reply.background => !once::claim(host, id),
+            Api::OpenaiResponses => self.endpoint.is_poll,
+            // Does not say whether it was made in the background.
+            Api::GeminiInteractions => !once::claim(host, id),
             _ => false,
         }
     }

@@ -101,10 +101,16 @@ fn a_value_in_the_body_that_is_not_utf8_is_noted_as_such() {
 
 #[test]
 fn a_key_in_the_query_counts_on_a_path_of_google_that_nobody_knows() {
-    let config = r#"{"attribution": {"keys": [{"sha256": "6eace09f299b7ca8ca2ae8a5ae4ec2fbbc2c0b8c9ce2b9f5e4f2c9e2a3b4c5d6"}]}}"#;
+    let config = r#"{"attribution": {"keys": [{"sha256": "6eace09f299b912fba6f69532343cb57b8039869a8a1590441112e87d1e84727",
+        "name": "bot", "set": {"department": "ops"}, "locked": ["department"]}]}}"#;
     let path = "/v1beta/models/veo-3.0-generate:predictLongRunning?key=sk-unknown";
-    let record = call(config, path, &[(":authority", b"generativelanguage.googleapis.com")], "{}");
-    assert_eq!((&*record.api, record.api_key.as_deref()), ("unrecognised", Some("6eace09f299b")));
+    let sales = ("x-cost-department", &b"sales"[..]);
+    let record = call(config, path, &[(":authority", b"generativelanguage.googleapis.com"), sales], "{}");
+    assert_eq!((&*record.api, record.api_key.as_deref()), ("unrecognised", Some("bot")));
+    assert_eq!(record.department.as_deref(), Some("ops"));
+    // Elsewhere `key` may be anything.
+    let record = call(config, "/v1/other?key=sk-unknown", &[(":authority", b"api.openai.com"), sales], "{}");
+    assert_eq!((record.api_key, record.department.as_deref()), (None, Some("sales")));
 }
 
 #[test]

@@ -47,6 +47,27 @@ fn a_background_response_is_charged_by_the_look_that_finds_its_cost() {
 }
 
 #[test]
+fn an_interaction_is_charged_once_by_whoever_sees_what_it_used_first() {
+    let done = r#"{"id":"v1_1","status":"completed","model":"gpt-4o",
+                   "usage":{"total_input_tokens":10,"total_output_tokens":10,"total_tokens":20}}"#;
+    let pending = r#"{"id":"v1_1","status":"in_progress","model":"gpt-4o"}"#;
+    for (answer, spent) in [(pending, ["0", "0.02", "0.02"]), (done, ["0.02", "0.02", "0.02"])] {
+        let mut gateway = Gateway::new(&json!([month("9")]), &json!({}));
+        let mut first = gateway.exchange();
+        gateway.head(&mut first, &[(":method", "POST"), (":path", "/v1beta/interactions")], false);
+        gateway.body(&mut first, r#"{"model":"gpt-4o","input":"a"}"#, true);
+        gateway.end(first, Some(answer), "via_upstream");
+        assert_eq!(gateway.standing("sales"), (spent[0].into(), "0".into()));
+        for spent in &spent[1..] {
+            let mut poll = gateway.exchange();
+            gateway.head(&mut poll, &[(":method", "GET"), (":path", "/v1beta/interactions/v1_1")], true);
+            gateway.end(poll, Some(done), "via_upstream");
+            assert_eq!(gateway.standing("sales"), ((*spent).into(), "0".into()), "{answer}");
+        }
+    }
+}
+
+#[test]
 fn a_call_that_only_its_answer_proves_to_be_one_is_charged() {
     let mut gateway = Gateway::new(&json!([month("1")]), &json!({}));
     let mut exchange = gateway.exchange();
