@@ -415,6 +415,35 @@ fn what_each_budget_says_is_explained() {
 }
 
 #[test]
+fn a_workload_of_another_word_leaves_what_a_budget_does_to_the_tools() {
+    let by_kind = "budgets:\n- {name: all, window: day, limit_usd: 1, \
+                   on_exceeded: {agentic_write: block, agentic_read: allow}}\n";
+    let own_words = "workload: {write_words: [file]}\n";
+    for (said, tool, more, decision) in [
+        (Some("batch"), "delete_file", "", "block"),
+        (Some("batch"), "read_file", "", "allow"),
+        (Some("batch"), "read_file", own_words, "block"),
+        (Some("batch"), "delete_row", own_words, "allow"),
+        (Some("agentic-read"), "delete_file", "", "allow"),
+        (Some("agentic_write"), "read_file", "", "block"),
+        (None, "delete_file", "", "block"),
+        (None, "read_file", "", "allow"),
+    ] {
+        let prices = BUDGETS.split_once("budgets:").unwrap().0;
+        let config = file("budgets-workload.yaml", &format!("{prices}{by_kind}{more}"));
+        let tools = json!([{"type": "function", "function": {"name": tool}}]);
+        let mut call = governed_call(json!({"model": "large", "max_tokens": 100, "tools": tools}));
+        if let Some(said) = said {
+            call["request"]["headers"]["x-cost-workload"] = json!(said);
+        }
+        let run = explain(&call, &["--config", &config, "--spent", "all=1", "--format", "json"]);
+        let account: Value = serde_json::from_str(&run.out).unwrap_or_else(|_| panic!("{run:?}"));
+        let found = &account["budgets"]["budgets"][0]["decision"];
+        assert_eq!(found, decision, "{said:?} {tool} {more}: {account}");
+    }
+}
+
+#[test]
 fn the_terms_of_an_estimate_are_what_is_held() {
     let config = file("budgets-terms.yaml", BUDGETS);
     let text = |text: &str| json!([{"role": "user", "content": text}]);

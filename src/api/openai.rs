@@ -1,13 +1,13 @@
 //! OpenAI's APIs, and the many servers that speak them.
 //!
 //! A chat stream reports usage once, in its last data event before `[DONE]`, if the request asked for it with
-//! `stream_options.include_usage`; other events carry `"usage": null` or none. Compatible servers put usage into
-//! an event that still has choices (Mistral, DeepSeek, OpenRouter) or into the choice itself (Moonshot), repeat it (Groq, vLLM) or send it cumulatively
-//! (Perplexity), so any object counts, the last one wins and nothing is summed. Their own spellings of the same counts
-//! stand in the one table here: `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` at the top (Together),
-//! `prompt_token_details` (Writer, Mistral), `num_cached_tokens` and `service_tier` (Mistral), `citation_tokens` (Perplexity), costs
-//! (OpenRouter, Vercel, Perplexity, xAI), `cache_creation_input_tokens` and `cache_type` among the details (Alibaba). A
-//! Responses stream reports in its terminal event, inside `response`.
+//! `stream_options.include_usage`; other events carry `"usage": null` or none. Compatible servers put usage into an
+//! event that still has choices (Mistral, DeepSeek, OpenRouter) or into the choice itself (Moonshot), repeat it (Groq,
+//! vLLM) or send it cumulatively (Perplexity), so any object counts, the last one wins and nothing is summed. Their own
+//! spellings of the same counts stand in the one table here: `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` at
+//! the top (Together), `prompt_token_details` (Writer, Mistral), `num_cached_tokens` and `service_tier` (Mistral),
+//! `citation_tokens` (Perplexity), costs (OpenRouter, Vercel, Perplexity, xAI), `cache_creation_input_tokens` and
+//! `cache_type` among the details (Alibaba). A Responses stream reports in its terminal event, inside `response`.
 //! Source: <https://platform.openai.com/docs/api-reference>; of Alibaba's caches
 //! <https://www.alibabacloud.com/help/en/model-studio/context-cache>.
 
@@ -16,7 +16,8 @@ use super::{Format, PLAIN, ReplyField, RequestField, anthropic, count};
 use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
 use crate::usage::{Rule, Unit};
 
-/// `tools`, each with its kind, and its name beside it, in `function` or, of a tool whose input is free text, in `custom`.
+/// `tools`, each with its kind, and its name beside it, in `function` or, of a tool whose input is free text, in
+/// `custom`.
 pub(super) const TOOLS: Place<RequestField> = within(
     "tools",
     &[container_each(

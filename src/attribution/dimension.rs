@@ -133,6 +133,11 @@ impl Name {
         }
     }
 
+    /// Whether its values are ids and codes: [`Dimension::is_id`].
+    pub const fn is_id(&self) -> bool {
+        matches!(self, Name::BuiltIn(dimension) if dimension.is_id())
+    }
+
     /// Its place in the record: `department`, `tags.customer`.
     pub fn place(&self) -> Cow<'static, str> {
         match self {

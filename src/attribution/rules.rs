@@ -325,7 +325,7 @@ impl Rules {
         let known = self.dimensions.iter().position(|rule| rule.name == *name);
         let slot = known.unwrap_or_else(|| {
             self.dimensions.push(Rule {
-                is_id: matches!(name, Name::BuiltIn(dimension) if dimension.is_id()),
+                is_id: name.is_id(),
                 name: name.clone(),
                 is_hidden: false,
                 header: None,

@@ -133,12 +133,13 @@ fn read_dimensions(node: Node<'_, '_>, values: &Values) -> Vec<DimensionDraft> {
                 }
             }
         }
-        let default = object.get("default").and_then(|node| values.read(&node));
+        let name = Name::new(name);
+        let default = object.get("default").and_then(|node| values.read_of(&name, &node));
         if sources.is_none() && object.get("default").is_none() {
             object.error("expected from, default or both");
         }
         let sources = sources.map(|(_, sources)| sources.into_iter().flatten().collect());
-        dimensions.push(DimensionDraft { name: Name::new(name), sources, default });
+        dimensions.push(DimensionDraft { name, sources, default });
         object.finish();
     });
     let own = dimensions.iter().filter(|dimension| matches!(dimension.name, Name::Tag(_))).count();
@@ -161,6 +162,18 @@ struct Values {
 }
 
 impl Values {
+    /// A value of this dimension.
+    fn read_of(&self, name: &Name, node: &Node<'_, '_>) -> Option<Box<str>> {
+        let text = self.read(node)?;
+        // A lock to it would lock nothing.
+        let leaves_nothing = || text.chars().all(|c| c.is_whitespace() || matches!(c, '_' | '-'));
+        if self.normalise && !name.is_id() && leaves_nothing() {
+            node.error("is nothing once it is normalised");
+        }
+        Some(text)
+    }
+
+    /// A value that is written as it stands.
     fn read(&self, node: &Node<'_, '_>) -> Option<Box<str>> {
         let (text, max_bytes) = (node.text()?, self.max_bytes);
         if text.len() > max_bytes {
@@ -168,10 +181,6 @@ impl Values {
         }
         if text.chars().any(char::is_control) {
             node.error("must not have control characters");
-        }
-        // A lock to it would lock nothing.
-        if self.normalise && text.chars().all(|c| c.is_whitespace() || matches!(c, '_' | '-')) {
-            node.error("is nothing once it is normalised");
         }
         Some(text.into())
     }
@@ -305,8 +314,10 @@ fn read_key(node: Node<'_, '_>, names: &Names<'_>, own: &Values) -> Option<KeyDr
     let mut set: Vec<(Name, Box<str>, bool)> = Vec::new();
     if let Some(values) = object.get("set").and_then(Node::object) {
         values.each(|name, node| {
-            if let (Some(name), Some(value)) = (names.find(&node, name), own.read(&node)) {
-                set.push((name, value, false));
+            match names.find(&node, name) {
+                Some(name) => set.extend(own.read_of(&name, &node).map(|value| (name, value, false))),
+                // What else is wrong is said all the same.
+                None => drop(own.read(&node)),
             }
         });
     }

@@ -235,8 +235,11 @@ impl<'a> Call<'a> {
         self.holds.iter().find(|hold| *hold.account.budget == *budget.name)
     }
 
+    /// Whether the call writes: as its workload says, else as the tools it offers do.
     fn writes(&self) -> bool {
-        self.record.workload.as_deref().and_then(workload::writes) == Some(true)
+        let words = &self.config.workload.write_words;
+        let by_tools = || self.facts.tool_names.iter().any(|tool| workload::names_a_write(tool, words));
+        self.record.workload.as_deref().and_then(workload::writes).unwrap_or_else(by_tools)
     }
 
     fn verdict(&self, budget: &Budget, spent: &[Spent]) -> Verdict {

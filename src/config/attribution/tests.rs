@@ -30,6 +30,19 @@ fn a_section_with_everything_in_it_is_read() {
 }
 
 #[test]
+fn what_is_never_normalised_may_be_all_hyphens() {
+    for own in [
+        json!({"dimensions": {"user": {"default": "-"}}}),
+        json!({"keys": [{"sha256": HASH, "set": {"gl_account": "--", "run_id": "_"}, "locked": ["run_id"]}]}),
+        json!({"keys": [{"sha256": HASH, "name": "-"}]}),
+    ] {
+        let mut section = own;
+        section["normalise"] = json!("lowercase_hyphen");
+        assert_eq!(errors(&section), Vec::<String>::new(), "{section}");
+    }
+}
+
+#[test]
 fn each_mistake_is_said_with_its_place() {
     let key = |key: Value| json!({"dimensions": {"tier": {"default": "x"}}, "keys": [key]});
     let source = |source: Value| json!({"dimensions": {"team": {"from": [source]}}});

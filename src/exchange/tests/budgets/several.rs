@@ -300,7 +300,8 @@ fn what_is_counted_late_and_finds_no_room_is_noted_and_waits_for_none() {
             let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: true };
             exchange.on(event, context);
             let answer = format!(
-                r#"{{"id":"resp_{n}","object":"response","background":true,"status":"completed","model":"gpt-4o","usage":{{"input_tokens":10,"output_tokens":5}}}}"#
+                r#"{{"id":"resp_{n}","object":"response","background":true,"status":"completed","model":"gpt-4o",
+                    "usage":{{"input_tokens":10,"output_tokens":5}}}}"#
             );
             gateway.end(exchange, Some(&answer), "via_upstream")
         };
