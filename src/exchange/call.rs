@@ -393,8 +393,8 @@ impl Call {
         match self.api() {
             Api::OpenaiResponses if self.reply.background => !once::claim(host, id),
             Api::OpenaiResponses => self.endpoint.is_poll,
-            // Does not say whether it was made in the background.
-            Api::GeminiInteractions => !once::claim(host, id),
+            // Does not say whether it was made in the background: what its own request has told, a look finds claimed.
+            Api::GeminiInteractions => !once::claim(host, id) && self.endpoint.is_poll,
             _ => false,
         }
     }
