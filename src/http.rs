@@ -15,8 +15,8 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Headers<'a> {
     }
 }
 
-/// Headers that prove who calls.
-const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+/// The headers that carry a key as it is; `authorization` carries one behind `Bearer`.
+pub const KEY_HEADERS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
 
 impl<'a> Headers<'a> {
     /// Every name and value.
@@ -59,7 +59,8 @@ impl<'a> Headers<'a> {
         let list = parameter("X-Amz-SignedHeaders")?;
         let is_whole = parameter("X-Amz-Algorithm").is_some_and(|value| value.starts_with("AWS4-"))
             && ["X-Amz-Credential", "X-Amz-Signature"].into_iter().all(|name| parameter(name).is_some());
-        (is_whole && CREDENTIALS.into_iter().all(|name| self.get(name).is_none())).then_some(list)
+        let is_alone = ["authorization"].into_iter().chain(KEY_HEADERS).all(|name| self.get(name).is_none());
+        (is_whole && is_alone).then_some(list)
     }
 }
 

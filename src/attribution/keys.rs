@@ -4,15 +4,12 @@
 //! knows counts, so that a made-up key beside the real one does not shake off what is tied to that.
 
 use super::rules::Slot;
-use crate::http::Headers;
+use crate::http::{Headers, KEY_HEADERS};
 use percent_encoding::percent_decode;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-
-/// The headers that carry a key as it is; `authorization` carries one behind `Bearer`.
-const KEY_HEADERS: [&[u8]; 3] = [b"x-api-key", b"api-key", b"x-goog-api-key"];
 
 /// Keys that one header, or the query, may have: more are no honest mistake, and each costs a hash.
 const MAX_KEYS: usize = 16;
@@ -65,7 +62,7 @@ impl Keys {
                 b":path" if in_query => {
                     query_keys(value).take(MAX_KEYS).for_each(|key| self.look_at(Some(&key), &mut first));
                 }
-                _ if KEY_HEADERS.contains(&name) => self.look_at(Some(value), &mut first),
+                _ if KEY_HEADERS.iter().any(|own| own.as_bytes() == name) => self.look_at(Some(value), &mut first),
                 _ => continue,
             }
             if first.is_some_and(|hash| self.list.contains_key(&hash)) {
