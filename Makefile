@@ -83,7 +83,16 @@ test-rust: filter filter-test ## unit, golden and property tests, and the compil
 		tools/price_sources.sh "$$source" >/dev/null ||
 			echo "==> without it, the tests of the import of the whole table of $$source are skipped" >&2
 	done
-	cargo test --workspace
+	# The same cases each time: new ones are looked for by `make properties`, not by whoever changes something else.
+	PROPTEST_RNG_SEED="$${PROPTEST_RNG_SEED:-1}" cargo test --workspace
+
+.PHONY: properties
+properties: filter filter-test ## all Rust tests with new random cases, ROUNDS times (20)
+	tools/rust.sh
+	for ((round = 1; round <= $${ROUNDS:-20}; round++)); do
+		echo "==> round $$round"
+		PROPTEST_RNG_SEED="$$RANDOM$$RANDOM" cargo test --quiet --workspace
+	done
 
 .PHONY: test-node
 test-node: ## the core's unit tests on wasm32 under Node

@@ -299,19 +299,22 @@ impl World {
         let limits = Limits { usd: Some(Usd::from_pico(limit)), ..Limits::default() };
         let (may, (sure, most)) = (self.spent(budget, &account), self.held(budget));
         let (result, faulty) = self.on(worker, |ledger, at| ledger.reserve(at, &account, usd(amount), Some(&limits)));
-        let some = |fits: &dyn Fn(i128) -> bool| may.iter().any(|spent| fits(spent + amount));
+        let some = |fits: &dyn Fn(i128) -> bool| may.iter().any(|spent| fits(*spent));
+        // Beside what is used up not even a free call fits; beside what is only held, it does.
+        let too_much = |spent| spent + amount.max(1) > limit;
         match result {
             Ok(held) => {
-                assert!(some(&|spent| spent + sure <= limit), "{amount} beside {may:?} and {sure} of {limit}");
+                let fits = |spent| !too_much(spent) && spent + amount + sure <= limit;
+                assert!(some(&fits), "{amount} beside {may:?} and {sure} of {limit}");
                 self.wrote(budget, &account, 0);
                 let held = Some(held);
                 self.calls.push(Call { worker, budget, amount, held, owed: None, sure: true, lost: false });
             }
             Err(Refused::Exceeded(_)) => {
-                assert!(some(&|spent| spent > limit), "{amount} fits beside {may:?} of {limit}");
+                assert!(some(&too_much), "{amount} fits beside {may:?} of {limit}");
             }
             Err(Refused::Busy(_)) => {
-                let waits = |spent| spent <= limit && spent + most > limit;
+                let waits = |spent| !too_much(spent) && spent + amount + most > limit;
                 assert!(some(&waits), "{amount} fits beside {may:?} and {most} of {limit}");
             }
             Err(Refused::Unavailable) => assert!(faulty, "nothing stood in the way"),
