@@ -379,7 +379,7 @@ impl Exchange {
         } else {
             let json = headers.get("content-type").and_then(Framing::of_content_type) == Some(Framing::Json);
             let guess = Endpoint { is_guess: true, ..Endpoint::of(Api::Unrecognised) };
-            (policy == OnUnmetered::Record && posts && json).then_some(guess)
+            (posts && json).then_some(guess)
         }
     }
 

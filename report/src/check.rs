@@ -3,6 +3,7 @@
 //! Errors come from the filter's own reader, so the two never disagree. Warnings are about what is allowed and most
 //! likely not meant.
 
+mod around;
 mod budgets;
 mod held;
 mod warnings;
@@ -112,6 +113,7 @@ fn findings(configured: &Configured, now: jiff::Timestamp) -> Vec<Finding> {
         list.extend(config.as_ref().map(|config| budgets::of(config, &found.tree, now)).unwrap_or_default());
         if let Ok(config) = &config {
             list.extend(held::of(config, found.can_hold, &configured.buffers));
+            list.extend(around::of(config, &found.tree, &configured.around));
         }
         for warning in list {
             if !refused(&warning.path) {

@@ -3,8 +3,10 @@
 //! A Wasm filter can be in many places (a listener, a route's own filters, an upstream's, a composite filter, xDS
 //! resources, a config dump), so the search is for what they share: an object with `vm_config`.
 
+mod around;
 mod buffers;
 
+pub(crate) use around::{Around, Rewritten};
 pub(crate) use buffers::Buffer;
 
 use crate::document::{Dialect, Document, Entry, Node, Numbers, Position, Value};
@@ -92,6 +94,8 @@ pub(crate) struct Configured {
     pub(crate) clusters: Option<BTreeSet<String>>,
     /// What requests may be to be held, on the routes in it.
     pub(crate) buffers: Vec<Buffer>,
+    /// What else the filter depends on.
+    pub(crate) around: Around,
 }
 
 /// The filter's configurations in a document.
@@ -120,7 +124,12 @@ pub(crate) fn configured(document: &Document) -> anyhow::Result<Configured> {
         anyhow::Ok(Found { can_hold: Some(can_hold(plugin)), ..found })
     };
     let filters = plugins.into_iter().map(found).collect::<Result<_, _>>()?;
-    Ok(Configured { filters, clusters: clusters(document), buffers: buffers::of(document) })
+    Ok(Configured {
+        filters,
+        clusters: clusters(document),
+        buffers: buffers::of(document),
+        around: around::of(document),
+    })
 }
 
 fn bare(document: &Document) -> anyhow::Result<Configured> {
@@ -137,7 +146,7 @@ fn bare(document: &Document) -> anyhow::Result<Configured> {
         Dialect::Yaml => Delivered::Tree(Numbers::EnvoyYaml, Origin::Struct),
     };
     let found = Found { tree: root.clone(), can_hold: None, delivered };
-    Ok(Configured { filters: vec![found], clusters: None, buffers: Vec::new() })
+    Ok(Configured { filters: vec![found], clusters: None, buffers: Vec::new(), around: Around::default() })
 }
 
 fn either<'n>(node: &'n Node, key: &str, camel_case: &str) -> Option<&'n Node> {

@@ -259,12 +259,11 @@ fn read_pseudonym_key(node: Node<'_, '_>) -> Option<Pseudonym> {
 
 fn read_trust(node: Node<'_, '_>) -> Option<Trust> {
     if !node.is_object() {
-        let text = node.text()?;
-        return match &*text {
-            "always" => Some(Trust::Always),
-            "never" => Some(Trust::Never),
+        return match node.secret_text().as_deref() {
+            Some("always") => Some(Trust::Always),
+            Some("never") => Some(Trust::Never),
             _ => {
-                node.error(format!("expected always, never or an object with property and matches, got {text:?}"));
+                node.expected("always, never or an object with property and matches");
                 None
             }
         };

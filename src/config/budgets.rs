@@ -78,7 +78,11 @@ fn budget(object: &Object<'_, '_>, rules: &Rules) -> Option<Budget> {
         object.get("per").and_then(|list| list.list(|node| key(node, rules))).unwrap_or_default().into();
     let words = [("share", WhenMissing::Share), ("skip", WhenMissing::Skip), ("refuse", WhenMissing::Refuse)];
     let certain = per.iter().all(|key| rules.is_certain(key));
-    let when_missing = if certain { object.get("when_missing") } else { object.require("when_missing") };
+    let when_missing = object.get("when_missing");
+    if when_missing.is_none() && !certain {
+        let message = "is missing; share, skip or refuse says what becomes of calls without a value for per";
+        object.error_at(".when_missing", message);
+    }
     let when_missing = when_missing.and_then(|node| node.one_of(&words)).unwrap_or(WhenMissing::Share);
     let limits = limits(object);
     let hard_limit_usd = object.get("hard_limit_usd").and_then(usd);

@@ -77,7 +77,8 @@ impl<'a, 'p> Node<'a, 'p> {
         self.errors.push(format!("{}{below}", self.path), message);
     }
 
-    fn expected(&self, what: &str) {
+    /// Adds an error that says what was expected here, and what is.
+    pub(crate) fn expected(&self, what: &str) {
         self.error(format!("expected {what}, got {}", self.shown()));
     }
 
@@ -266,7 +267,9 @@ pub(crate) struct Object<'a, 'p> {
 impl<'a> Object<'a, '_> {
     /// The value of `key`; `null` is the same as leaving the key out.
     pub(crate) fn get<'s>(&'s self, key: &'static str) -> Option<Node<'a, 's>> {
-        if let Ok(mut known) = self.known.try_borrow_mut() {
+        if let Ok(mut known) = self.known.try_borrow_mut()
+            && !known.contains(&key)
+        {
             known.push(key);
         }
         let (_, raw, taken) = self.entries.iter().find(|(own, ..)| own == key)?;
@@ -316,7 +319,9 @@ impl<'a> Object<'a, '_> {
             }
             let nearest = known.iter().map(|name| (distance(name, key), name)).min();
             let hint = match nearest {
-                Some((distance, name)) if distance <= 2 => format!("; did you mean {name}?"),
+                Some((distance, name)) if distance <= 2 && 2 * distance <= name.len().max(key.len()) => {
+                    format!("; did you mean {name}?")
+                }
                 _ => format!("; known here: {}", known.join(", ")),
             };
             self.node.errors.push(Path::Key(&self.node.path, key).to_string(), format!("unknown key{hint}"));

@@ -45,6 +45,23 @@ fn a_whole_configuration_is_read_from_text_and_from_a_struct_alike() {
 }
 
 #[test]
+fn an_unknown_key_is_told_the_nearest_or_each_that_is_known_once() {
+    for (text, expected) in [
+        (r#"{"admin": {"token": "x"}}"#, "admin.token: unknown key; known here: path, token_sha256"),
+        (
+            r#"{"collector": {"cluster": "c", "url": "x"}}"#,
+            "collector.url: unknown key; known here: cluster, path, authority, format, content_type, cloudevents, headers, \
+             flush_ms, max_batch, max_batch_bytes, max_queue_bytes, max_attempts, timeout_ms",
+        ),
+        (r#"{"prices": {"modles": []}}"#, "prices.modles: unknown key; did you mean models?"),
+        (r#"{"prices": {"providers": {"openai": {"disc": 1}}}}"#, "disc: unknown key; known here: discount, markup"),
+    ] {
+        let found = errors(text);
+        assert!(found.iter().any(|error| error.ends_with(expected)), "{found:?}");
+    }
+}
+
+#[test]
 fn all_errors_come_at_once_each_with_its_path() {
     assert_eq!(
         errors(

@@ -1,4 +1,4 @@
-//! What holding request headers needs of Envoy.
+//! What holding headers needs of Envoy.
 
 use super::warnings::{Warning, warning};
 use crate::envoy::Buffer;
@@ -9,6 +9,17 @@ use tollgate::config::Config;
 pub(super) fn of(config: &Config, can_hold: Option<bool>, buffers: &[Buffer]) -> Vec<Warning> {
     let metering = &config.metering;
     let mut list = Vec::new();
+    if can_hold == Some(false) {
+        let option = "the plugin's configuration lacks allow_on_headers_stop_iteration: true";
+        if config.admin.is_some() {
+            let message = format!("{option}, so that changes of budgets are answered 501");
+            list.push(warning("admin", "change_without_option", message));
+        }
+        if metering.cost_headers {
+            let message = format!("{option}, so that no answer can wait for its cost");
+            list.push(warning("metering.cost_headers", "cost_headers_without_option", message));
+        }
+    }
     if !metering.hold_request_headers {
         return list;
     }

@@ -326,3 +326,110 @@ fn holding_headers_without_what_it_needs_of_envoy_is_a_warning() {
         assert_eq!(holding(metering, option, listener, route), expected, "{metering}{option}{listener}{route}");
     }
 }
+
+/// Findings about an Envoy with these parts, as `code message`.
+fn around(log: &str, jwt: &str, route: &str, plugin: &str, config: &str) -> Vec<String> {
+    let yaml = format!(
+        "\
+static_resources:
+  clusters: [{{name: c}}, {{name: openai}}]
+  listeners:
+  - filter_chains:
+    - access_log: [{{log_format: {{text_format: \"{log}\"}}}}]
+      route_config:
+        virtual_hosts:
+        - domains: [llm.gateway, \"llm.gateway:*\"]
+          routes: [{{name: r, route: {{cluster: openai{route}}}}}]
+      http_filters:
+      - typed_config: {jwt}
+      - typed_config:
+          config:
+            root_id: tollgate
+            vm_config: {{}}
+            {plugin}
+            configuration:
+              \"@type\": type.googleapis.com/google.protobuf.Struct
+              value:
+                collector: {{cluster: c}}
+                {config}
+"
+    );
+    let document = Document::parse(&yaml, Dialect::Yaml).unwrap();
+    let findings = findings(&envoy::configured(&document).unwrap(), NOW.parse().unwrap());
+    findings.iter().map(|finding| format!("{} {}", finding.code, finding.path)).collect()
+}
+
+#[test]
+fn a_value_that_a_format_asks_for_and_the_filter_does_not_keep_is_a_warning() {
+    let format = |name: &str| format!("%REQ(:PATH)% %FILTER_STATE(wasm.tollgate.{name}:PLAIN)%");
+    for (name, config, expected) in [
+        ("record", "", 0),
+        ("cost_usd", "", 0),
+        ("team", "", 1),
+        ("records", "", 1),
+        ("team", "access_log: {values: [team]}", 0),
+        ("tags.tenant", "access_log: {values: [tags.tenant]}", 0),
+        ("cost_usd", "access_log: {values: [team]}", 1),
+    ] {
+        let expected = vec!["unknown_logged_value access_log.values"; expected];
+        assert_eq!(around(&format(name), "{}", "", "", config), expected, "{name} {config}");
+    }
+    let both = format("team") + &format("user");
+    assert_eq!(around(&both, "{}", "", "", "").len(), 2, "each is named");
+}
+
+#[test]
+fn a_provider_behind_a_rewritten_host_that_no_upstream_names_is_a_warning() {
+    let (to_openai, warning) = (", host_rewrite_literal: api.openai.com", vec!["host_rewritten upstreams"]);
+    for (route, config, expected) in [
+        ("", "", vec![]),
+        (", host_rewrite_literal: backend.internal", "", vec![]),
+        (to_openai, "", warning.clone()),
+        (", hostRewriteLiteral: \"api.openai.com:443\"", "metering: {on_unmetered: reject}", warning.clone()),
+        (to_openai, "metering: {on_unmetered: allow}", vec![]),
+        (to_openai, "upstreams: [{match: {cluster: openai}, provider: openai}]", vec![]),
+        (to_openai, "upstreams: [{match: {route: r}, provider: openai}]", vec![]),
+        (to_openai, "upstreams: [{match: {host: llm.*}, provider: openai}]", vec![]),
+        (to_openai, "upstreams: [{match: {cluster: anthropic}, provider: anthropic}]", warning),
+    ] {
+        assert_eq!(around("", "{}", route, "", config), expected, "{route} {config}");
+    }
+}
+
+#[test]
+fn a_claim_that_no_provider_of_tokens_puts_into_metadata_is_a_warning() {
+    let jwt = |provider: &str| {
+        format!("{{\"@type\": a/envoy.v3.JwtAuthentication, providers: {{idp: {{issuer: i{provider}}}}}}}")
+    };
+    let claim = |name: &str| {
+        format!(
+            "attribution: {{dimensions: {{team: {{from: [{{header: x-team}}, {{property: [metadata, filter_metadata, \
+             envoy.filters.http.jwt_authn, {name}, team]}}]}}}}}}"
+        )
+    };
+    let warning = vec!["token_not_in_metadata attribution.dimensions.team.from[1].property"];
+    for (jwt, name, expected) in [
+        (jwt(", payload_in_metadata: payload"), "payload", vec![]),
+        (jwt(", payloadInMetadata: payload"), "payload", vec![]),
+        (jwt(", payload_in_metadata: jwt"), "payload", warning.clone()),
+        (jwt(""), "payload", warning),
+        ("{}".into(), "payload", vec![]),
+    ] {
+        assert_eq!(around("", &jwt, "", "", &claim(name)), expected, "{jwt}");
+    }
+}
+
+#[test]
+fn what_waits_for_a_body_without_the_option_for_it_is_a_warning() {
+    let admin = format!("admin: {{token_sha256: {}}}", "0123456789abcdef".repeat(4));
+    let option = "allow_on_headers_stop_iteration: true";
+    for (plugin, config, expected) in [
+        ("", &*admin, vec!["change_without_option admin"]),
+        (option, &*admin, vec![]),
+        ("", "metering: {cost_headers: true}", vec!["cost_headers_without_option metering.cost_headers"]),
+        (option, "metering: {cost_headers: true}", vec![]),
+        ("", "metering: {cost_headers: false}", vec![]),
+    ] {
+        assert_eq!(around("", "{}", "", plugin, config), expected, "{plugin} {config}");
+    }
+}

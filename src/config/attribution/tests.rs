@@ -188,6 +188,14 @@ fn each_mistake_is_said_with_its_place() {
             "attribution.keys[1].sha256: attribution.keys[0] has this hash already".into(),
         ),
         (json!({"key": []}), "attribution.key: unknown key; did you mean keys?".into()),
+        (
+            json!({"trust_headers": true}),
+            "attribution.trust_headers: expected always, never or an object with property and matches, got true".into(),
+        ),
+        (
+            key(json!({"sha256": HASH, "key": "support"})),
+            "attribution.keys[0].key: unknown key; known here: sha256, name, set, locked".into(),
+        ),
     ] {
         assert_eq!(errors(&section), [expected], "{section}");
     }

@@ -125,7 +125,12 @@ fn every_error_in_a_budget_says_where_and_what() {
                 "budgets[0].limit_calls: expected a whole number from 0 to 18446744073709551615, got -1",
             ],
         ),
-        (json!({"per": ["department"]}), vec!["budgets[0].when_missing: is missing"]),
+        (
+            json!({"per": ["department"]}),
+            vec![
+                "budgets[0].when_missing: is missing; share, skip or refuse says what becomes of calls without a value for per",
+            ],
+        ),
         (json!({"per": "department"}), vec!["budgets[0].per: expected a list, got \"department\""]),
         (
             json!({"when_missing": "ignore"}),

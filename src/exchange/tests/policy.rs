@@ -95,6 +95,21 @@ fn an_answer_with_usage_of_any_shape_makes_a_call_of_a_path_nobody_knows() {
 }
 
 #[test]
+fn what_no_host_tells_is_told_by_its_answer_under_every_policy_but_allow() {
+    for (policy, records) in [("record", 1), ("reject", 1), ("allow", 0)] {
+        let mut bench = Bench::with(&config(&format!(r#""metering": {{"on_unmetered": "{policy}"}}"#)));
+        let verdict = bench.post("internal", "application/json");
+        assert_eq!(verdict.reply, None, "{policy}: it may be no LLM call");
+        bench.reply("200", REPLY);
+        let record = bench.end();
+        assert_eq!(record.iter().len(), records, "{policy}");
+        if let Some(record) = record {
+            assert_eq!((record.input_tokens, record.decision), (Some(1000), Decision::Allowed), "{policy}");
+        }
+    }
+}
+
+#[test]
 fn a_path_of_an_llm_host_that_cannot_be_metered_is_recorded_passed_or_refused_as_policy_says() {
     let upstream = r#", "upstreams": [{"match": {"host": "llm.internal"}, "provider": "openai"}]"#;
     for (policy, host, records, status) in [
