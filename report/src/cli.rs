@@ -20,7 +20,8 @@ pub(crate) struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 fine, 1 something was found in the input, 2 wrong usage or an input that cannot be read.
+Exit codes: 0 fine, 1 something was found in the input, 2 wrong usage or an input that cannot be
+read.
 A file named `-` is standard input.";
 
 /// What can be asked.

@@ -49,13 +49,14 @@ Examples:
   tollgate explain --config envoy.yaml --exchange call.json --spent team-daily=99.50
 
 An exchange is JSON or YAML; of the bodies each may also be `body_file` or `body_base64`:
-  {\"request\":  {\"method\": \"POST\", \"path\": \"/v1/chat/completions\", \"headers\": {\"x-cost-team\": \"search\"},
-                \"body\": {\"model\": \"gpt-4o\"}},
+  {\"request\":  {\"method\": \"POST\", \"path\": \"/v1/chat/completions\",
+                \"headers\": {\"x-cost-team\": \"search\"}, \"body\": {\"model\": \"gpt-4o\"}},
    \"response\": {\"status\": 200, \"headers\": {\"content-type\": \"application/json\"},
                 \"body\": {\"usage\": {\"prompt_tokens\": 9, \"completion_tokens\": 3}}},
    \"at\": \"2026-11-18T12:00:00Z\"}
 
-Exit codes: 0 explained, 1 it is no LLM call or the configuration is refused, 2 a file cannot be read.";
+Exit codes: 0 explained, 1 it is no LLM call or the configuration is refused, 2 a file cannot be
+read.";
 
 /// Explains a call.
 pub(crate) fn run(args: &ExplainArgs, output: &mut Output) -> anyhow::Result<Exit> {

@@ -50,18 +50,19 @@ const AFTER: &str = "\
 Examples:
   tollgate simulate --config new.yaml usage.ndjson
   zcat usage-*.ndjson.gz | tollgate simulate --config envoy.yaml --top 5 -
-  tollgate simulate --config new.yaml --prices prices-new.yaml --format json usage-1.ndjson.gz usage-2.ndjson.gz
+  tollgate simulate --config new.yaml --prices prices-new.yaml --format json usage-*.ndjson.gz
 
-A call holds the estimate of its record, else the dearest its input and its limit on output may cost. A call that is
-refused spends nothing; whether its caller would have tried again is not known. Calls that were refused when they were
-made are left out, as nobody knows what they would have used. A downgraded call is taken to use the same tokens at the
-target's prices; what a target lacks is not in the records, so there may be fewer downgrades.
+A call holds the estimate of its record, else the dearest its input and its limit on output may
+cost. A call that is refused spends nothing; whether its caller would have tried again is not
+known. Calls that were refused when they were made are left out, as nobody knows what they would
+have used. A downgraded call is taken to use the same tokens at the target's prices; what a target
+lacks is not in the records, so there may be fewer downgrades.
 
-Memory: about 150 MB for records in about the order of their ends (the next 200000 are sorted by their start), and up to
-100000 scopes.
+Memory: about 150 MB for records in about the order of their ends (the next 200000 are sorted by
+their start), and up to 100000 scopes.
 
-Exit codes: 0 replayed, 1 with --strict and lines that are no records, 2 a file cannot be read or the configuration is
-refused.";
+Exit codes: 0 replayed, 1 with --strict and lines that are no records, 2 a file cannot be read or
+the configuration is refused.";
 
 /// Replays.
 pub(crate) fn run(args: &SimulateArgs, output: &mut Output) -> anyhow::Result<Exit> {

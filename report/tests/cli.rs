@@ -26,11 +26,18 @@ fn without_arguments_it_shows_help_and_an_unknown_one_is_refused() {
 
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
-    for command in ["check", "explain"] {
-        let run = tollgate(&[command, "--help"]);
+    for command in ["check", "explain", "prices import", "prices diff", "simulate", "records merge"] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let run = tollgate(&arguments);
         assert_eq!(run.code, 0);
         for part in ["Examples:", "Exit codes: 0", &format!("tollgate {command} "), "--format", "--color"] {
             assert!(run.out.contains(part), "{part} in {}", run.out);
+        }
+        // What is behind the options has its own line breaks: one that is too long would be broken once more.
+        let (_, text) = run.out.split_once("Examples:").unwrap();
+        for pair in text.lines().collect::<Vec<_>>().windows(3) {
+            let is_rest = pair.iter().all(|line| !line.is_empty()) && !pair[1].starts_with(' ') && pair[1].len() < 60;
+            assert!(!is_rest, "{command}: {pair:?}");
         }
     }
     assert!(tollgate(&["--help"]).out.contains("Exit codes: 0"));
@@ -76,6 +83,7 @@ fn an_error_says_which_file_and_where() {
         (&["check", &json], format!("{json}:3:1: not valid JSON")),
         (&["check", &bad], format!("{bad}:4:3: error: collector.flush_ms: expected a whole number")),
         (&["explain", "--config", &bad, "--path", "/v1/messages"], format!("{bad}:4:3: collector.flush_ms: expected")),
+        (&["explain"], "there is no call to explain: give it whole by --exchange, or its parts".into()),
         (&["explain", "--exchange", &exchange], format!("{exchange}:3:4: request.boddy: unknown key")),
     ] {
         let run = tollgate(arguments);

@@ -16,7 +16,7 @@ pub(super) fn of(config: &Config, can_hold: Option<bool>, buffers: &[Buffer]) ->
             list.push(warning("admin", "change_without_option", message));
         }
         if metering.cost_headers {
-            let message = format!("{option}, so that no answer can wait for its cost");
+            let message = format!("{option}, so that an answer waits two seconds for its cost and goes without");
             list.push(warning("metering.cost_headers", "cost_headers_without_option", message));
         }
     }

@@ -424,8 +424,8 @@ fn what_waits_for_a_body_without_the_option_for_it_is_a_warning() {
     let admin = format!("admin: {{token_sha256: {}}}", "0123456789abcdef".repeat(4));
     let option = "allow_on_headers_stop_iteration: true";
     for (plugin, config, expected) in [
-        ("", &*admin, vec!["change_without_option admin"]),
-        (option, &*admin, vec![]),
+        ("", &*admin, vec!["admin_without_budgets admin", "change_without_option admin"]),
+        (option, &*admin, vec!["admin_without_budgets admin"]),
         ("", "metering: {cost_headers: true}", vec!["cost_headers_without_option metering.cost_headers"]),
         (option, "metering: {cost_headers: true}", vec![]),
         ("", "metering: {cost_headers: false}", vec![]),

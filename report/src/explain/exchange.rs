@@ -17,7 +17,7 @@ pub(crate) type Headers = Vec<(String, Vec<u8>)>;
 #[derive(Args, Debug)]
 pub(crate) struct CallArgs {
     /// A whole exchange in one file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = PARTS, required_unless_present_any = PARTS)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = PARTS)]
     exchange: Option<PathBuf>,
     /// The request's headers, one `name: value` a line; a request line may stand first.
     #[arg(long, value_name = "FILE")]
@@ -85,6 +85,10 @@ impl CallArgs {
     pub(crate) fn read(&self, output: &mut Output) -> anyhow::Result<Exchange> {
         let mut exchange = match &self.exchange {
             Some(path) => file::read(path)?,
+            None if self.is_empty() => bail!(
+                "there is no call to explain: give it whole by --exchange, or its parts, as in --path \
+                 /v1/chat/completions --response-body answer.json"
+            ),
             None => self.parts()?,
         };
         let named = [(":method", &self.method), (":path", &self.path), (":authority", &self.host)];
@@ -121,6 +125,11 @@ impl CallArgs {
             }
         }
         Ok(exchange)
+    }
+
+    fn is_empty(&self) -> bool {
+        let files = [&self.request_headers, &self.request_body, &self.response_headers, &self.response_body];
+        files.iter().all(|file| file.is_none()) && self.path.is_none()
     }
 
     fn parts(&self) -> anyhow::Result<Exchange> {

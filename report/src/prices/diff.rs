@@ -24,7 +24,7 @@ pub(crate) struct DiffArgs {
     old: PathBuf,
     /// The table to compare with it.
     new: PathBuf,
-    /// Usage records, a JSON object a line: what would these calls cost under each table?
+    /// Usage records, a JSON object a line, also compressed by gzip: what would these calls cost under each table?
     #[arg(long, value_name = "FILE")]
     records: Option<PathBuf>,
     #[command(flatten)]
@@ -37,10 +37,12 @@ Examples:
   tollgate prices diff envoy.yaml prices-new.yaml --records usage.ndjson
   tollgate prices diff old.json new.json --format json
 
-Calls are priced again from the tokens and units in their records, at the time they ended. What `upstreams` says of a
-`price_multiplier` is left out on both sides.
+Calls are priced again from the tokens and units in their records, at the time they ended. What
+`upstreams` says of a `price_multiplier` is left out on both sides. A record that is there twice
+counts twice: `tollgate records merge` leaves one.
 
-Exit codes: 0 no differences, 1 differences, 2 a file cannot be read or the filter would refuse it.";
+Exit codes: 0 no differences, 1 differences, 2 a file cannot be read or the filter would refuse
+it.";
 
 /// A value that is not the same in both tables.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -56,7 +56,8 @@ Examples:
   tollgate prices import litellm prices.json --models-file models.txt --version 2026-11-01
   tollgate prices import genai-prices site-packages/genai_prices --format json --output prices.json
 
-Exit codes: 0 imported, 1 a name that was asked for is not in the source, 2 the source cannot be read.";
+Exit codes: 0 imported, 1 a name that was asked for is not in the source, 2 the source cannot be
+read.";
 
 /// The language of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

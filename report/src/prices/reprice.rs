@@ -2,15 +2,14 @@
 //!
 //! What a record says of a call is in [`crate::recorded`]; it is priced by the filter's own code.
 
-use crate::input;
-use crate::output::{Columns, Output, Progress, STRONG};
+use crate::lines::{self, Line, Lines};
+use crate::output::{Columns, Output, STRONG};
 use crate::recorded::Recorded;
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
+use std::io::Write;
+use std::iter;
+use std::path::PathBuf;
 use tollgate::money::Usd;
 use tollgate::price::{NoPrice, PriceTable};
 use tollgate::record::{PriceStatus, UsageRecord};
@@ -57,49 +56,31 @@ impl Costs {
 }
 
 /// Prices the records in `path` under both tables.
-pub(crate) fn effect(path: &Path, old: &PriceTable, new: &PriceTable) -> anyhow::Result<Effect> {
-    let name = input::name(path);
-    if path == Path::new("-") {
-        return read(io::stdin().lock(), &name, old, new, &Progress::new(0, "bytes"));
-    }
-    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-    let bytes = file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
-    read(BufReader::new(file), &name, old, new, &Progress::new(bytes, "bytes"))
+pub(crate) fn effect(path: &PathBuf, old: &PriceTable, new: &PriceTable) -> anyhow::Result<Effect> {
+    read(Lines::open(path, &lines::progress(iter::once(path)))?, old, new)
 }
 
-fn read(
-    mut lines: impl BufRead,
-    name: &str,
-    old: &PriceTable,
-    new: &PriceTable,
-    progress: &Progress,
-) -> anyhow::Result<Effect> {
+fn read(mut lines: Lines, old: &PriceTable, new: &PriceTable) -> anyhow::Result<Effect> {
     #[derive(Deserialize)]
-    struct Kind<'a> {
-        #[serde(rename = "type", borrow)]
-        kind: Option<&'a str>,
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: Option<String>,
     }
     let mut effect = Effect::default();
-    let mut line = String::new();
-    for number in 1u64.. {
-        line.clear();
-        let bytes = lines.read_line(&mut line).with_context(|| format!("cannot read {name}:{number}"))?;
-        if bytes == 0 {
-            break;
-        }
-        progress.advance(u64::try_from(bytes).unwrap_or_default());
-        if line.trim().is_empty() {
-            continue;
-        }
+    while let Some(line) = lines.next()? {
         effect.read += 1;
-        let place = || format!("{name}:{number}: not a record");
-        let Kind { kind } = serde_json::from_str(&line).with_context(place)?;
-        if kind != Some("usage") {
-            effect.leave_out("not the record of a call");
-            continue;
+        let line = match line {
+            Line::Whole(line) => line,
+            Line::TooLong => &[],
+        };
+        match serde_json::from_slice::<Kind>(line) {
+            Ok(Kind { kind: Some(kind) }) if kind == "usage" => match serde_json::from_slice::<UsageRecord>(line) {
+                Ok(record) => effect.add(&record, old, new),
+                Err(_) => effect.leave_out("no record"),
+            },
+            Ok(_) => effect.leave_out("not the record of a call"),
+            Err(_) => effect.leave_out("no record"),
         }
-        let record: UsageRecord = serde_json::from_str(&line).with_context(place)?;
-        effect.add(&record, old, new);
     }
     Ok(effect)
 }
@@ -153,6 +134,10 @@ fn why(reason: NoPrice) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::fs::File;
+    use std::io::Cursor;
     use tollgate::config::{Config, Origin};
 
     fn table(models: &str) -> PriceTable {
@@ -160,7 +145,8 @@ mod tests {
     }
 
     fn effect_of(lines: &[&str], old: &str, new: &str) -> anyhow::Result<Effect> {
-        read(lines.join("\n").as_bytes(), "usage.ndjson", &table(old), &table(new), &Progress::new(0, "bytes"))
+        let lines = lines.join("\n").into_bytes();
+        read(Lines::of("usage.ndjson".into(), Box::new(Cursor::new(lines))), &table(old), &table(new))
     }
 
     const OLD: &str = r#"{"model": "m", "rates": {"input": 1, "cached_input": "0.5", "output": 2}, "units": {"web_search_requests": "0.01"}},
@@ -242,8 +228,26 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_record_is_an_error_with_its_place() {
-        let error = effect_of(&[r#"{"type": "usage"}"#, "oops"], OLD, OLD).unwrap_err();
-        assert!(error.to_string().contains("usage.ndjson:2: not a record"), "{error}");
+    fn a_line_that_is_no_record_is_left_out_and_counted() {
+        let record = r#"{"type": "usage", "ts": "2026-11-18T12:00:00Z", "response_model": "m", "input_tokens": 1}"#;
+        for broken in ["oops", "-", "[]", "7", r#"{"type": "usage", "#, r#"{"type": "usage", "input_tokens": "many"}"#]
+        {
+            let effect = effect_of(&[broken, record], OLD, OLD).unwrap();
+            assert_eq!((effect.read, effect.total.calls), (2, 1), "{broken}");
+            assert_eq!(effect.left_out, [("no record".to_owned(), 1)].into(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn records_are_read_from_gzip_too() {
+        let record =
+            r#"{"type": "usage", "ts": "2026-11-18T12:00:00Z", "response_model": "m", "input_tokens": 1000000}"#;
+        let path = std::env::temp_dir().join(format!("tollgate-reprice-{}.ndjson.gz", std::process::id()));
+        let mut gzip = GzEncoder::new(File::create(&path).unwrap(), Compression::fast());
+        gzip.write_all(record.as_bytes()).unwrap();
+        gzip.finish().unwrap();
+        let effect = effect(&path, &table(OLD), &table(OLD));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(effect.unwrap().total.cells(), ["1", "1", "1", "0"]);
     }
 }

