@@ -6,7 +6,7 @@
 mod around;
 mod buffers;
 
-pub(crate) use around::{Around, Rewritten};
+pub(crate) use around::{Around, Logged, Rewritten};
 pub(crate) use buffers::Buffer;
 
 use crate::document::{Dialect, Document, Entry, Node, Numbers, Position, Value};

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -552,6 +553,20 @@ def test_an_edited_limit_keeps_what_was_spent_and_calls_under_way_settle(start: 
     assert at_rest(stack, "cents", team=team).spent == pico("0.017")
     assert stack.update(cents("0.001")) is True
     assert send(stack, "cents", team, max_tokens=1).code == "budget_exceeded"
+
+
+def test_what_is_counted_stays_with_another_module_of_the_same_vm_id(start: Start, tmp_path: Path) -> None:
+    """The other module is this one with a section that means nothing, so that Envoy takes it for new code."""
+    other = tmp_path / "tollgate-next.wasm"
+    other.write_bytes(WASM.read_bytes() + b"\0\x05\x04next")
+    stack = start(with_budgets(*BUDGETS), dynamic=True)
+    team = fresh()
+    assert send(stack, "cents", team, max_tokens=500, used=(0, 500)).code is None
+    created = stack.counter("wasm.envoy.wasm.runtime.v8.created")
+    assert stack.update(lambda bootstrap: envoy_config.set_wasm(bootstrap, other)) is True
+    assert stack.counter("wasm.envoy.wasm.runtime.v8.created") > created + 1, "new code has VMs of its own"
+    assert at_rest(stack, "cents", team=team).spent == pico("0.005")
+    assert send(stack, "cents", team, max_tokens=1000).code == "budget_exceeded"
 
 
 def test_every_scope_is_told_once_a_minute_by_one_worker(start: Start) -> None:

@@ -28,6 +28,8 @@ import readme_commands  # noqa: E402
 QUICK_TARGETS = {"help": 10, "setup": 60, "filter": 300, "demo": 60}
 MARKED_RUN_SECONDS = 120
 CURL_SECONDS = 20
+# The section of a bootstrap that is shown; every other section is the filter's.
+BOOTSTRAP = "dynamic_resources"
 # Where the gateway of the examples is, and the token of its admin endpoint.
 GATEWAY = "http://127.0.0.1:10000"
 TOKEN = "the token of these tests"
@@ -137,7 +139,7 @@ def test_envoy_takes_the_filter_that_is_shown(tmp_path: pathlib.Path) -> None:
 
 def test_sections_of_the_configuration_that_are_shown_are_valid(tmp_path: pathlib.Path) -> None:
     shown = {
-        document.name: [block for block in yaml_blocks(document) if isinstance(block, dict)]
+        document.name: [block for block in yaml_blocks(document) if isinstance(block, dict) and BOOTSTRAP not in block]
         for document in readme_commands.documents()
     }
     assert [next(iter(section)) for section in shown["README.md"]] == ["attribution", "prices", "budgets"]
@@ -147,6 +149,18 @@ def test_sections_of_the_configuration_that_are_shown_are_valid(tmp_path: pathli
             path = tmp_path / f"{name}-{number}.yaml"
             path.write_text(yaml.safe_dump(section), encoding="utf-8")
             run(f"dist/tollgate check {path}", CURL_SECONDS)
+
+
+def test_envoy_takes_the_bootstrap_that_is_shown_for_listeners_from_a_file(tmp_path: pathlib.Path) -> None:
+    blocks = [block for document in readme_commands.documents() for block in yaml_blocks(document)]
+    (shown,) = [block for block in blocks if isinstance(block, dict) and BOOTSTRAP in block]
+    bootstrap = envoy_config.load()
+    envoy_config.write_dynamic(tmp_path, envoy_config.make_dynamic(bootstrap, tmp_path), "1")
+    source = shown[BOOTSTRAP]["lds_config"]["path_config_source"]
+    assert list(source) == ["path"]
+    source["path"] = str(tmp_path / "lds.yaml")
+    envoy_config.write(tmp_path / "envoy.yaml", bootstrap | shown)
+    run(f"{find_envoy()} --mode validate -c {tmp_path}/envoy.yaml --log-level error", CURL_SECONDS)
 
 
 def open_admin(bootstrap: envoy_config.Bootstrap) -> None:

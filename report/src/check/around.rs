@@ -2,7 +2,7 @@
 
 use super::warnings::{Warning, warning};
 use crate::document::Node;
-use crate::envoy::{Around, Rewritten};
+use crate::envoy::{Around, Logged, Rewritten};
 use tollgate::api::provider;
 use tollgate::config::{Config, OnUnmetered};
 use tollgate::exchange::Route;
@@ -19,16 +19,23 @@ pub(super) fn of(config: &Config, tree: &Node, around: &Around) -> Vec<Warning> 
     list
 }
 
-/// Values that formats ask for and the filter does not keep.
+/// Values that formats ask for and the filter does not keep, and records that nobody asks for.
 fn logged(config: &Config, around: &Around, list: &mut Vec<Warning>) {
-    let is_kept =
-        |name: &str| config.access_log.values.iter().any(|value| value.key.strip_prefix("tollgate.") == Some(name));
-    for logged in around.logged.iter().filter(|logged| logged.name != "record" && !is_kept(&logged.name)) {
-        let message = format!(
-            "line {} asks for wasm.tollgate.{}, which is neither the record nor one of these: it will always be empty",
-            logged.line, logged.name
-        );
-        list.push(warning("access_log.values", "unknown_logged_value", message));
+    let kept: Vec<&str> =
+        config.access_log.values.iter().filter_map(|value| value.key.strip_prefix("tollgate.")).collect();
+    for Logged { name, line } in &around.logged {
+        if name != "record" && !kept.contains(&name.as_str()) {
+            let message = format!(
+                "line {line} asks for wasm.tollgate.{name}, which is neither the record nor one of {}: it will always be empty",
+                kept.join(", ")
+            );
+            list.push(warning("access_log.values", "unknown_logged_value", message));
+        }
+    }
+    if around.has_listener && config.collector.is_none() && around.logged.iter().all(|logged| logged.name != "record") {
+        let message = "no format of an access log has %FILTER_STATE(wasm.tollgate.record:PLAIN)% either: there will be no \
+                       records at all";
+        list.push(warning("", "no_records", message));
     }
 }
 
@@ -72,7 +79,8 @@ fn tokens(tree: &Node, around: &Around, list: &mut Vec<Warning>) {
             let Some(name) = path.strip_prefix(&TOKENS).and_then(|rest| rest.first()) else { continue };
             if !names.contains(*name) {
                 let message = format!(
-                    "no provider of jwt_authn has payload_in_metadata: {name}: no call will have this value from its token"
+                    "no provider of jwt_authn in front of this filter has payload_in_metadata: {name}: no call will have this \
+                     value from its token"
                 );
                 let path = format!("attribution.dimensions.{}.from[{index}].property", dimension.key);
                 list.push(warning(path, "token_not_in_metadata", message));

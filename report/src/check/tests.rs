@@ -29,6 +29,10 @@ fn what_is_allowed_and_not_meant_is_a_warning_with_its_place() {
         ),
         ("collector: {cluster: c}\nprices: {version: x}".into(), vec!["2 no_prices prices.version"]),
         (
+            "collector: {cluster: c}\nprices:\n  providers: {o: {discount: 0.1}, g: {markup: 0.1}}\n  models:\n  - {provider: o, model: a, rates: {input: 1}}\n".into(),
+            vec!["3 terms_without_models prices.providers.g"],
+        ),
+        (
             "collector:\n  cluster: c\n  headers:\n    Authorization: Bearer x\n    x-from: edge\nmetering: {hash_key: k}\n".into(),
             vec!["4 secret_in_config_dump collector.headers.Authorization", "6 secret_in_config_dump metering.hash_key"],
         ),
@@ -329,6 +333,7 @@ fn holding_headers_without_what_it_needs_of_envoy_is_a_warning() {
 
 /// Findings about an Envoy with these parts, as `code message`.
 fn around(log: &str, jwt: &str, route: &str, plugin: &str, config: &str) -> Vec<String> {
+    let collector = if config.contains("collector") { "" } else { "collector: {cluster: c}" };
     let yaml = format!(
         "\
 static_resources:
@@ -350,7 +355,7 @@ static_resources:
             configuration:
               \"@type\": type.googleapis.com/google.protobuf.Struct
               value:
-                collector: {{cluster: c}}
+                {collector}
                 {config}
 "
     );
@@ -376,6 +381,17 @@ fn a_value_that_a_format_asks_for_and_the_filter_does_not_keep_is_a_warning() {
     }
     let both = format("team") + &format("user");
     assert_eq!(around(&both, "{}", "", "", "").len(), 2, "each is named");
+}
+
+#[test]
+fn records_that_nobody_takes_are_a_warning() {
+    for (log, config, expected) in [
+        ("%REQ(:PATH)%", "collector: null", vec!["no_collector ", "no_records "]),
+        ("%FILTER_STATE(wasm.tollgate.record:PLAIN)%", "collector: null", vec!["no_collector "]),
+        ("%REQ(:PATH)%", "collector: {cluster: c}", vec![]),
+    ] {
+        assert_eq!(around(log, "{}", "", "", config), expected, "{log} {config}");
+    }
 }
 
 #[test]
@@ -412,11 +428,19 @@ fn a_claim_that_no_provider_of_tokens_puts_into_metadata_is_a_warning() {
         (jwt(", payload_in_metadata: payload"), "payload", vec![]),
         (jwt(", payloadInMetadata: payload"), "payload", vec![]),
         (jwt(", payload_in_metadata: jwt"), "payload", warning.clone()),
-        (jwt(""), "payload", warning),
+        (jwt(""), "payload", warning.clone()),
         ("{}".into(), "payload", vec![]),
     ] {
         assert_eq!(around("", &jwt, "", "", &claim(name)), expected, "{jwt}");
     }
+    let late = format!(
+        "{{}}\n      - {{name: tollgate, config: {{root_id: tollgate, vm_config: {{}}}}}}\n      - typed_config: {}",
+        jwt(", payload_in_metadata: payload")
+    );
+    assert!(
+        around("", &late, "", "", &claim("payload")).contains(&warning[0].to_owned()),
+        "behind the filter is too late"
+    );
 }
 
 #[test]

@@ -81,6 +81,13 @@ fn of_prices(prices: &Node, now: Timestamp, list: &mut Vec<Warning>) {
             list.push(warning("prices.on_unknown_model", "rejects_everything", message));
         }
     }
+    for terms in prices.get("providers").map(Node::entries).unwrap_or_default() {
+        let is_its = |model: &Node| model.get("provider").and_then(Node::text) == Some(terms.key.as_str());
+        if !models.iter().any(is_its) {
+            let message = "no model of the table has this provider: these terms change nothing";
+            list.push(warning(format!("prices.providers.{}", terms.key), "terms_without_models", message));
+        }
+    }
     for (index, model) in models.iter().enumerate() {
         let path = format!("prices.models[{index}]");
         if !has_price(model) {

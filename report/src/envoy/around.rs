@@ -1,7 +1,7 @@
 //! What an Envoy configuration says around the filter and the filter depends on: formats of access logs, hosts that
 //! routes rewrite, and where verified tokens are put.
 
-use super::either;
+use super::{either, find_plugins, is_tollgate};
 use crate::document::{Document, Node};
 use std::collections::BTreeSet;
 
@@ -15,8 +15,11 @@ pub(crate) struct Around {
     pub(crate) logged: Vec<Logged>,
     /// Routes that give the request another host, which they do after the filter.
     pub(crate) rewritten: Vec<Rewritten>,
-    /// Under which names `jwt_authn` puts what it verified into its metadata; `None` where no such filter is seen.
+    /// Under which names `jwt_authn`, where it stands before the filter, puts what it verified into its metadata; `None`
+    /// where no such filter is seen.
     pub(crate) tokens: Option<BTreeSet<String>>,
+    /// Whether it has a listener's filters, and with them its access logs.
+    pub(crate) has_listener: bool,
 }
 
 /// A value that a format asks for.
@@ -44,11 +47,12 @@ pub(crate) struct Rewritten {
 /// What stands around the filter in a document.
 pub(super) fn of(document: &Document) -> Around {
     let mut around = Around::default();
-    document.roots.iter().for_each(|root| find(root, &mut around));
+    document.roots.iter().for_each(|root| find(root, false, &mut around));
     around
 }
 
-fn find(node: &Node, around: &mut Around) {
+/// Looks at a node and all below; `behind` is whether it stands behind the filter.
+fn find(node: &Node, behind: bool, around: &mut Around) {
     if let Some(text) = node.text() {
         for rest in text.split(LOGGED).skip(1) {
             let name = rest.split([':', ')']).next().unwrap_or_default();
@@ -68,11 +72,31 @@ fn find(node: &Node, around: &mut Around) {
                 either(&provider.value, "header_in_metadata", "headerInMetadata"),
                 either(&provider.value, "failed_status_in_metadata", "failedStatusInMetadata"),
             ];
-            tokens.extend(names.into_iter().flatten().filter_map(Node::text).map(String::from));
+            if !behind {
+                tokens.extend(names.into_iter().flatten().filter_map(Node::text).map(String::from));
+            }
         }
     }
-    node.elements().iter().for_each(|element| find(element, around));
-    node.entries().iter().for_each(|entry| find(&entry.value, around));
+    node.elements().iter().for_each(|element| find(element, behind, around));
+    for entry in node.entries() {
+        if matches!(&*entry.key, "http_filters" | "httpFilters") {
+            around.has_listener = true;
+            let mut behind = behind;
+            for filter in entry.value.elements() {
+                find(filter, behind, around);
+                behind |= is_filter(filter);
+            }
+        } else {
+            find(&entry.value, behind, around);
+        }
+    }
+}
+
+/// Whether an HTTP filter is Tollgate's.
+fn is_filter(filter: &Node) -> bool {
+    let mut plugins = Vec::new();
+    find_plugins(filter, &mut plugins);
+    plugins.into_iter().any(is_tollgate)
 }
 
 fn rewritten(route: &Node, domains: &[String]) -> Option<Rewritten> {
