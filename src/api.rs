@@ -255,7 +255,9 @@ pub enum ReplyField {
     Chunk,
     /// One query of a search that the answer is grounded on.
     GroundingQuery,
-    /// One of several calls a reply was made of, each with its own counts and perhaps model.
+    /// The list of the calls a reply was made of, where it was several.
+    Iterations,
+    /// One of them, with its own counts and perhaps model.
     Iteration,
     /// Its model.
     IterationModel,

@@ -189,7 +189,7 @@ pub struct UsageReport {
     pub output_video: Option<u64>,
     /// The provider's own total.
     pub total: Option<u64>,
-    /// Prompt tokens of the provider's own tool use that `input` does not contain (Gemini).
+    /// Prompt tokens of the provider's own tool use that `input` does not contain (Gemini, Mistral).
     pub tool_use_input: Option<u64>,
     /// Text written back into the answer as citations, which `output` does not contain (Perplexity).
     pub citation: Option<u64>,
@@ -208,6 +208,9 @@ pub enum Rule {
     ThoughtsApart,
     /// Images are on top of `input` (Cohere's embeddings).
     ImagesApart,
+    /// As OpenAI, and what the total has on top of `input` and `output` is sound put in, which is counted in seconds too
+    /// (Mistral).
+    SoundApart,
     /// As OpenAI, and what is generated is images unless the report takes it apart.
     GeneratesImages,
     /// The same of sound.
@@ -286,6 +289,7 @@ impl UsageReport {
                 counts.output = sum(&[counts.output, counts.reasoning]);
             }
             Rule::ImagesApart => counts.input = sum(&[counts.input, counts.input_image]),
+            Rule::SoundApart => counts.add_sound(),
         }
         let generates = match rule {
             Rule::GeneratesImages if counts.output_image.is_none() => Some(Class::OutputImage),
@@ -297,8 +301,8 @@ impl UsageReport {
 
     /// Dialects of OpenAI's report, told apart by their own arithmetic and not by provider: reasoning that is larger
     /// than the completion, or that the total shows to be on top of it, is added (xAI); a total above prompt and
-    /// completion without a reasoning count is hidden thinking (Gemini's OpenAI dialect); audio that the total shows
-    /// to be on top of the prompt is added (Mistral).
+    /// completion without a reasoning count is hidden thinking (Gemini's OpenAI dialect); audio and the prompts of tools
+    /// that the total shows to be on top of the prompt are added (Mistral).
     fn add_what_arithmetic_shows(&mut self) {
         if self.input.is_none() && self.output.is_none() {
             // Embeddings of some servers report nothing but a total.
@@ -314,12 +318,27 @@ impl UsageReport {
         if additive {
             self.output = Some(output.saturating_add(reasoning));
         } else if let (Some(total), Some(input)) = (self.total, self.input) {
-            let audio = self.input_audio.unwrap_or(0);
+            let (audio, tools) = (self.input_audio.unwrap_or(0), self.tool_use_input.unwrap_or(0));
             if audio > 0 && total == prompt_and_output.saturating_add(audio) {
                 self.input = Some(input.saturating_add(audio));
+            } else if tools > 0 && total == prompt_and_output.saturating_add(tools) {
+                self.input = Some(input.saturating_add(tools));
             } else if total > prompt_and_output && self.reasoning.is_none() {
                 self.output = Some(total.saturating_sub(input));
             }
+        }
+    }
+
+    /// Adds the sound that only the total counts.
+    fn add_sound(&mut self) {
+        let Some(counted) = sum(&[self.input, self.output]) else {
+            self.input = self.total;
+            return;
+        };
+        let sound = self.total.unwrap_or(0).saturating_sub(counted);
+        if sound > 0 {
+            self.input = sum(&[self.input, Some(sound)]);
+            self.input_audio = self.input_audio.max(Some(sound));
         }
     }
 

@@ -30,7 +30,7 @@ const GEO: Place<ReplyField> = key("inference_geo", ReplyField::Geo);
 pub(super) const TOOL_USE: Place<ReplyField> =
     within("server_tool_use", &[key("web_search_requests", ReplyField::Unit(Unit::WebSearchRequests))]);
 pub(super) const ITERATIONS: Place<ReplyField> =
-    within("iterations", &[container_each(ReplyField::Iteration, ITERATION)]);
+    container("iterations", ReplyField::Iterations, &[container_each(ReplyField::Iteration, ITERATION)]);
 
 /// `usage` of a whole message, and of the event that ends a stream.
 const USAGE: Place<ReplyField> = container(

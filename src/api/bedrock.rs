@@ -151,9 +151,11 @@ const INVOKE_USAGE: Place<ReplyField> = container(
         key("totalTokens", count(|usage| &mut usage.total)),
         key("cacheReadInputTokenCount", count(|usage| &mut usage.cached_input)),
         key("cacheWriteInputTokenCount", count(|usage| &mut usage.cache_creation)),
-        key("prompt_tokens", count(|usage| &mut usage.input)),
+        key("prompt_tokens", ReplyField::TellingCount(|usage| &mut usage.input, Rule::OpenAi)),
         key("completion_tokens", count(|usage| &mut usage.output)),
         key("total_tokens", count(|usage| &mut usage.total)),
+        within("prompt_tokens_details", openai::PROMPT_DETAILS),
+        within("completion_tokens_details", openai::OUTPUT_DETAILS),
     ],
 );
 
@@ -188,6 +190,15 @@ pub(super) static INVOKE: Format = Format {
         INVOKE_USAGE,
         // Nova's streams.
         within("metadata", &[INVOKE_USAGE]),
+        within("messageStop", &[key("stopReason", ReplyField::FinishReason)]),
+        within("contentBlockDelta", &[within("delta", TEXT)]),
+        openai::CHOICES,
+        // Texts of Llama, Titan, Mistral and the first Claude.
+        pieces("generation", ReplyField::Text),
+        pieces("outputText", ReplyField::Text),
+        within("outputs", &[within_each(TEXT)]),
+        pieces("completion", ReplyField::Text),
+        key("totalOutputTextTokenCount", ReplyField::BareCount(|usage| &mut usage.output)),
         key("inputTextTokenCount", ReplyField::BareCount(|usage| &mut usage.input)),
         within("results", &[within_each(&[key("tokenCount", ReplyField::BareCount(|usage| &mut usage.output))])]),
         key("prompt_token_count", ReplyField::BareCount(|usage| &mut usage.input)),

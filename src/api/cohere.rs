@@ -3,20 +3,18 @@
 
 use super::uses::Use;
 use super::{Dialect, Format, PLAIN, ReplyField, RequestField, anthropic, count, openai};
-use crate::body::json::{Place, container, container_each, key, pieces, within, within_each};
+use crate::body::json::{Place, Places, container, container_each, key, pieces, within, within_each};
 use crate::usage::{Rule, Unit};
 
-const BILLED: Place<ReplyField> = container(
-    "billed_units",
-    ReplyField::Usage,
-    &[
-        key("input_tokens", count(|usage| &mut usage.input)),
-        key("output_tokens", count(|usage| &mut usage.output)),
-        key("search_units", ReplyField::Unit(Unit::SearchUnits)),
-    ],
-);
+pub(super) const BILLED_UNITS: Places<ReplyField> = &[
+    key("input_tokens", count(|usage| &mut usage.input)),
+    key("output_tokens", count(|usage| &mut usage.output)),
+    key("search_units", ReplyField::Unit(Unit::SearchUnits)),
+];
 
-const META: Place<ReplyField> = within("meta", &[BILLED]);
+const BILLED: Place<ReplyField> = container("billed_units", ReplyField::Usage, BILLED_UNITS);
+
+pub(super) const META: Place<ReplyField> = within("meta", &[BILLED]);
 
 /// `cached_tokens` stands beside `billed_units`, of which it is a part.
 const USAGE: Place<ReplyField> = within("usage", &[BILLED]);

@@ -277,7 +277,10 @@ impl Sink<ReplyField> for ReplyFacts {
             ReplyField::TellingCount(slot, rule) => {
                 if let Some(tokens) = number(value) {
                     *slot(staged.counts()) = Some(tokens);
-                    self.rule = Some(rule);
+                    // What OpenAI's names tell stands, whatever other names are beside them.
+                    if self.rule != Some(Rule::OpenAi) {
+                        self.rule = Some(rule);
+                    }
                 }
             }
             ReplyField::BareCount(slot) => {
@@ -314,6 +317,12 @@ impl Sink<ReplyField> for ReplyFacts {
             ReplyField::Chunk => {
                 if value == Value::Object {
                     staged.searches = 0;
+                }
+            }
+            ReplyField::Iterations => {
+                // One that is written twice counts once.
+                if value == Value::Array {
+                    staged.iterations.clear();
                 }
             }
             ReplyField::Iteration => staged.iteration(value),

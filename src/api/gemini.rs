@@ -30,6 +30,7 @@ pub(super) const USAGE: Place<ReplyField> = container(
         within("promptTokensDetails", PROMPT_DETAILS),
         // Batch embeddings leave out an s.
         within("promptTokenDetails", PROMPT_DETAILS),
+        within("toolUsePromptTokensDetails", PROMPT_DETAILS),
         within("cacheTokensDetails", &[container_each(ReplyField::Detail(Side::Cache), DETAIL)]),
         within("candidatesTokensDetails", &[container_each(ReplyField::Detail(Side::Answer), DETAIL)]),
         key("trafficType", ReplyField::ServiceTier),

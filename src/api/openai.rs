@@ -6,8 +6,10 @@
 //! vLLM) or send it cumulatively (Perplexity), so any object counts, the last one wins and nothing is summed. Their own
 //! spellings of the same counts stand in the one table here: `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` at
 //! the top (Together), `prompt_token_details` (Writer, Mistral), `num_cached_tokens` and `service_tier` (Mistral),
-//! `citation_tokens` (Perplexity), costs (OpenRouter, Vercel, Perplexity, xAI), `cache_creation_input_tokens` and
-//! `cache_type` among the details (Alibaba). A Responses stream reports in its terminal event, inside `response`.
+//! `citation_tokens`, `num_search_queries` and `tool_calls_details` (Perplexity), costs (OpenRouter, Vercel, Perplexity,
+//! xAI), `cache_read_input_tokens` (Databricks; among the details Perplexity), `cache_creation_input_tokens` and
+//! `cache_type` among the details (Alibaba). Groq's compound systems say in `usage_breakdown` which models they called, and
+//! that is what is billed. A Responses stream reports in its terminal event, inside `response`.
 //! Source: <https://platform.openai.com/docs/api-reference>; of Alibaba's caches
 //! <https://www.alibabacloud.com/help/en/model-studio/context-cache>.
 
@@ -109,12 +111,21 @@ const X_DETAILS: Place<ReplyField> = within(
 
 pub(super) const PROMPT_DETAILS: Places<ReplyField> = &[
     key("cached_tokens", count(|usage| &mut usage.cached_input)),
+    anthropic::CACHE_READ,
+    within(
+        "cached_tokens_details",
+        &[
+            key("audio_tokens", count(|usage| &mut usage.cached_input_audio)),
+            key("image_tokens", count(|usage| &mut usage.cached_input_image)),
+        ],
+    ),
     key("cache_write_tokens", count(|usage| &mut usage.cache_creation)),
     anthropic::CACHE_WRITE,
     anthropic::CACHE_WRITE_SPLIT,
     CACHE_TYPE,
     key("audio_tokens", count(|usage| &mut usage.input_audio)),
     key("image_tokens", count(|usage| &mut usage.input_image)),
+    key("video_tokens", count(|usage| &mut usage.input_video)),
 ];
 
 pub(super) const OUTPUT_DETAILS: Places<ReplyField> = &[
@@ -143,6 +154,7 @@ pub(super) const USAGE: Place<ReplyField> = container(
         key("prompt_cache_hit_tokens", count(|usage| &mut usage.cached_input)),
         key("cached_tokens", count(|usage| &mut usage.cached_input)),
         key("num_cached_tokens", count(|usage| &mut usage.cached_input)),
+        anthropic::CACHE_READ,
         anthropic::CACHE_WRITE,
         key("reasoning_tokens", count(|usage| &mut usage.reasoning)),
         key("citation_tokens", count(|usage| &mut usage.citation)),
@@ -151,8 +163,37 @@ pub(super) const USAGE: Place<ReplyField> = container(
         container("cost", ReplyField::CostUsd, &[key("total_cost", ReplyField::CostUsd)]),
         key("cost_in_usd_ticks", ReplyField::CostTicks),
         within("server_side_tool_usage_details", &[key("web_search_calls", ReplyField::Unit(Unit::WebSearchRequests))]),
+        key("num_search_queries", ReplyField::Unit(Unit::WebSearchRequests)),
+        within(
+            "tool_calls_details",
+            &[within("search_web", &[key("invocation", ReplyField::Unit(Unit::WebSearchRequests))])],
+        ),
         key("service_tier", ReplyField::ServiceTier),
     ],
+);
+
+/// The calls that one of Groq's compound systems made, each at its own model.
+const USAGE_BREAKDOWN: Place<ReplyField> = within(
+    "usage_breakdown",
+    &[container(
+        "models",
+        ReplyField::Iterations,
+        &[container_each(
+            ReplyField::Iteration,
+            &[
+                key("model", ReplyField::IterationModel),
+                within(
+                    "usage",
+                    &[
+                        key("prompt_tokens", count(|usage| &mut usage.input)),
+                        key("completion_tokens", count(|usage| &mut usage.output)),
+                        within("prompt_tokens_details", PROMPT_DETAILS),
+                        within("completion_tokens_details", OUTPUT_DETAILS),
+                    ],
+                ),
+            ],
+        )],
+    )],
 );
 
 const ERROR: Place<ReplyField> =
@@ -166,6 +207,17 @@ const MESSAGE: Places<ReplyField> = &[
     within("tool_calls", &[within_each(&[within("function", &[pieces("arguments", ReplyField::Text)])])]),
 ];
 
+/// The answers, or pieces of them.
+pub(super) const CHOICES: Place<ReplyField> = within(
+    "choices",
+    &[within_each(&[
+        key("finish_reason", ReplyField::FinishReason),
+        within("delta", MESSAGE),
+        within("message", MESSAGE),
+        USAGE,
+    ])],
+);
+
 /// `POST …/chat/completions`.
 pub(super) static CHAT: Format = Format {
     name: "openai_chat",
@@ -175,17 +227,10 @@ pub(super) static CHAT: Format = Format {
         key("id", ReplyField::Id),
         key("model", ReplyField::Model),
         key("service_tier", ReplyField::ServiceTier),
-        within(
-            "choices",
-            &[within_each(&[
-                key("finish_reason", ReplyField::FinishReason),
-                within("delta", MESSAGE),
-                within("message", MESSAGE),
-                USAGE,
-            ])],
-        ),
+        CHOICES,
         USAGE,
-        within("x_groq", &[USAGE]),
+        USAGE_BREAKDOWN,
+        within("x_groq", &[USAGE, USAGE_BREAKDOWN]),
         ERROR,
     ],
     include_usage: true,

@@ -43,7 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static str> {
 /// The provider whose host it is.
 pub fn of_host(host: &str) -> Option<&'static str> {
     let host = without_port(host);
-    if host.starts_with("bedrock-") && host.ends_with(".amazonaws.com") {
+    if bedrock_region(host).is_some() {
         return Some("bedrock");
     }
     let belongs = |known: &str| {
@@ -53,6 +53,15 @@ pub fn of_host(host: &str) -> Option<&'static str> {
         })
     };
     HOSTS.iter().find(|(known, _)| belongs(known)).map(|&(_, provider)| provider)
+}
+
+/// The region in a name of Bedrock's: `bedrock-runtime.{region}.amazonaws.com`, also in China and behind the name of an
+/// endpoint in a private network, and `bedrock-mantle.{region}.api.aws`.
+fn bedrock_region(host: &str) -> Option<&str> {
+    const ENDS: [&str; 4] = [".vpce.amazonaws.com", ".amazonaws.com", ".amazonaws.com.cn", ".api.aws"];
+    let front = ENDS.iter().find_map(|end| host.strip_suffix(end))?;
+    let (service, region) = front.rsplit_once('.')?;
+    service.rsplit('.').next().is_some_and(|service| service.starts_with("bedrock-")).then_some(region)
 }
 
 fn without_port(host: &str) -> &str {
@@ -86,10 +95,10 @@ pub fn region(host: &str, path: &str) -> Option<Box<str>> {
     if let Some((_, rest)) = path.split_once("/locations/") {
         return rest.split('/').next().filter(|location| !location.is_empty()).map(Into::into);
     }
-    let named =
-        host.strip_suffix(".api.openai.com").or_else(|| host.strip_suffix("-aiplatform.googleapis.com")).or_else(
-            || host.strip_prefix("bedrock-").and_then(|rest| rest.strip_suffix(".amazonaws.com")?.split('.').nth(1)),
-        );
+    let named = host
+        .strip_suffix(".api.openai.com")
+        .or_else(|| host.strip_suffix("-aiplatform.googleapis.com"))
+        .or_else(|| bedrock_region(host));
     named.filter(|name| !name.is_empty() && !name.contains('.')).map(Into::into)
 }
 
@@ -109,7 +118,12 @@ mod tests {
             ("europe-west1-aiplatform.googleapis.com", Some("vertex_ai"), Some("europe-west1")),
             ("aiplatform.googleapis.com", Some("vertex_ai"), None),
             ("bedrock-runtime.eu-central-1.amazonaws.com", Some("bedrock"), Some("eu-central-1")),
+            ("bedrock-runtime-fips.us-east-1.amazonaws.com", Some("bedrock"), Some("us-east-1")),
+            ("bedrock-runtime.cn-north-1.amazonaws.com.cn", Some("bedrock"), Some("cn-north-1")),
+            ("vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", Some("bedrock"), Some("us-east-1")),
+            ("bedrock-mantle.us-east-1.api.aws:443", Some("bedrock"), Some("us-east-1")),
             ("s3.eu-central-1.amazonaws.com", None, None),
+            ("bedrock-runtime.amazonaws.com", None, None),
             ("notapi.openai.com", None, None),
             ("api.openai.com.example.org", None, None),
             ("gateway.internal:10000", None, None),

@@ -67,6 +67,7 @@ fn google(front: &str, last: &str) -> Option<Endpoint> {
         "countTokens" => Api::GeminiCountTokens,
         "embedContent" | "batchEmbedContents" => Api::GeminiEmbed,
         "predict" => Api::VertexPredict,
+        "rawPredict" if model.starts_with("mistral-ocr") => Api::MistralOcr,
         "rawPredict" | "streamRawPredict" => Api::OpenaiChat,
         _ => return None,
     };
@@ -88,7 +89,7 @@ fn bedrock(front: &str, last: &str) -> Option<Endpoint> {
 }
 
 /// Ends of paths, the longer before those they end in.
-const SUFFIXES: [(&str, Api); 29] = [
+const SUFFIXES: [(&str, Api); 30] = [
     ("/chat/completions", Api::OpenaiChat),
     ("/fim/completions", Api::OpenaiChat),
     ("/agents/completions", Api::OpenaiChat),
@@ -107,6 +108,7 @@ const SUFFIXES: [(&str, Api); 29] = [
     ("/v1/messages", Api::AnthropicMessages),
     ("/messages/count_tokens", Api::AnthropicCountTokens),
     ("/v1/ocr", Api::MistralOcr),
+    ("/mistral/azure/ocr", Api::MistralOcr),
     ("/v1/chat", Api::CohereChat),
     ("/v2/chat", Api::CohereChat),
     ("/v1/embed", Api::CohereEmbed),
@@ -222,6 +224,11 @@ mod tests {
             ("/v1beta/interactions", "gemini_interactions"),
             ("/v1beta1/projects/p/locations/global/interactions", "gemini_interactions"),
             ("/v1/ocr", "mistral_ocr"),
+            ("/providers/mistral/azure/ocr", "mistral_ocr"),
+            (
+                "/v1/projects/p/locations/us-central1/publishers/mistralai/models/mistral-ocr-2505:rawPredict",
+                "mistral_ocr mistral-ocr-2505",
+            ),
             ("/api/chat", "ollama_chat"),
             ("/api/generate", "ollama_chat"),
             ("/api/embeddings", "ollama_embed"),

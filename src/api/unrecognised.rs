@@ -3,7 +3,7 @@
 //! Which shape it is, and so how the counts relate, is told by the names of the counts. Nothing is estimated here: that
 //! it is an LLM call at all is known only from its usage.
 
-use super::{Dialect, Format, PLAIN, ReplyField, anthropic, count, gemini, openai};
+use super::{Dialect, Format, PLAIN, ReplyField, anthropic, cohere, count, gemini, openai};
 use crate::body::json::{Place, container, key, within, within_each};
 use crate::usage::{Rule, Unit};
 
@@ -12,10 +12,11 @@ const USAGE: Place<ReplyField> = container(
     "usage",
     ReplyField::Usage,
     &[
-        key("prompt_tokens", count(|usage| &mut usage.input)),
+        key("prompt_tokens", ReplyField::TellingCount(|usage| &mut usage.input, Rule::OpenAi)),
         key("completion_tokens", count(|usage| &mut usage.output)),
         key("total_tokens", count(|usage| &mut usage.total)),
         within("prompt_tokens_details", openai::PROMPT_DETAILS),
+        within("prompt_token_details", openai::PROMPT_DETAILS),
         within("completion_tokens_details", openai::OUTPUT_DETAILS),
         within("input_tokens_details", openai::PROMPT_DETAILS),
         within("output_tokens_details", openai::OUTPUT_DETAILS),
@@ -30,14 +31,10 @@ const USAGE: Place<ReplyField> = container(
         key("cacheReadInputTokens", count(|usage| &mut usage.cached_input)),
         key("cacheWriteInputTokens", count(|usage| &mut usage.cache_creation)),
         key("seconds", ReplyField::Unit(Unit::AudioSeconds)),
-        within(
-            "billed_units",
-            &[
-                key("input_tokens", count(|usage| &mut usage.input)),
-                key("output_tokens", count(|usage| &mut usage.output)),
-                key("search_units", ReplyField::Unit(Unit::SearchUnits)),
-            ],
-        ),
+        // Mistral's conversations.
+        key("connector_tokens", count(|usage| &mut usage.tool_use_input)),
+        within("connectors", &[key("web_search", ReplyField::Unit(Unit::WebSearchRequests))]),
+        within("billed_units", cohere::BILLED_UNITS),
     ],
 );
 
@@ -65,7 +62,9 @@ pub(super) static ANY: Format = Format {
         within_each(&[key("modelVersion", ReplyField::Model), key("responseId", ReplyField::Id), gemini::USAGE]),
         key("prompt_eval_count", ReplyField::BareCount(|usage| &mut usage.input)),
         key("eval_count", ReplyField::BareCount(|usage| &mut usage.output)),
-        within("meta", &[within("billed_units", &[key("search_units", ReplyField::Unit(Unit::SearchUnits))])]),
+        cohere::META,
+        // Cloudflare's.
+        within("result", &[MODEL, USAGE]),
         within("error", &[key("code", ReplyField::ErrorCode), key("type", ReplyField::ErrorType)]),
     ],
     dialect: Dialect::OpenAi,

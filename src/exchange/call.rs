@@ -21,7 +21,7 @@ use crate::reply::Refusal;
 use crate::rewrite::include_usage;
 use crate::telemetry::{Event as LogEvent, Metric};
 use crate::time::rfc3339_micros;
-use crate::usage::Rule;
+use crate::usage::{Rule, Unit};
 use crate::workload;
 use std::borrow::Cow;
 
@@ -89,8 +89,8 @@ pub(super) struct Call {
     pub(super) reply: ReplyFacts,
     /// The status in the response's headers.
     pub(super) status: Option<u16>,
-    /// How the counts are to be read.
-    pub(super) rule: Rule,
+    /// How the counts are to be read, where they do not tell it themselves.
+    rule: Rule,
     /// Who bills, where the configuration says so.
     provider: Option<Box<str>>,
     /// Whose host or format it is.
@@ -237,6 +237,16 @@ impl Call {
         table.find_first(answered, asked, self.biller(), self.region.as_deref())
     }
 
+    /// How the counts are to be read.
+    pub(super) fn rule(&self) -> Rule {
+        match (self.rule, self.reply.rule.unwrap_or(self.rule)) {
+            // The configuration says so.
+            (Rule::ReasoningApart, _) => Rule::ReasoningApart,
+            (_, Rule::OpenAi) if self.reply.units.contains_key(&Unit::AudioSeconds) => Rule::SoundApart,
+            (_, rule) => rule,
+        }
+    }
+
     /// Whether the request asks for a stream, as far as it was read.
     pub(super) fn asks_for_stream(&self, request: Option<&RequestReader>) -> bool {
         let facts = request.map_or(&self.request.facts, RequestReader::facts);
@@ -260,9 +270,6 @@ impl Call {
     /// The response is over, or will not go on.
     pub(super) fn reply_ended(&mut self, mut reply: Reply) {
         self.damage = reply.reader.finish(&mut self.reply);
-        if let Some(rule) = self.reply.rule.filter(|_| self.api() == Api::Unrecognised) {
-            self.rule = rule;
-        }
         self.reply_framing = reply.reader.framing();
         self.kept_usage_event |= reply.strip.is_some_and(|strip| strip.missed() > 0);
         if let Some(reader) = reply.request {

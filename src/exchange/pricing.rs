@@ -36,14 +36,14 @@ pub(super) fn settle(call: &Call, record: &mut UsageRecord, config: &Config, uni
     let report = call.reply.usage;
     // A total by itself says that there was usage, and not of what.
     record.total_tokens = report.total;
-    if report.normalise(call.rule).is_known() {
+    if report.normalise(call.rule()).is_known() {
         // A stream that broke off may have told its input and not its output, a server that answered from a cache its
         // output and not its input.
         let text = call.reply.text_bytes;
         let (output_cut, input_left_out) = (report.output.is_none() && text > 0, misses_input(&report));
         let output = if output_cut { Some(tokens_of(text, config)) } else { report.output };
         let input = if input_left_out { estimated_input(call, config) } else { report.input };
-        let usage = UsageReport { input, output, ..report }.normalise(call.rule);
+        let usage = UsageReport { input, output, ..report }.normalise(call.rule());
         let (source, status) = if output_cut || (input_left_out && input.is_some()) {
             (UsageSource::Estimated, PriceStatus::Estimated)
         } else {
@@ -223,9 +223,10 @@ impl<'a> Pricing<'a> {
                     notes.unpriced_units |= !cost.unpriced_units.is_empty();
                     record.charges.extend(cost.charges.iter().map(|charge| charge_line(part.model, charge)));
                 }
-                // Iterations are paid for by their tokens; what was counted beside them may have no price.
-                Err(NoPrice::Unpriced) if !part.usage.is_known() && !self.call.reply.iterations.is_empty() => {
-                    notes.unpriced_units = true;
+                // Iterations are paid for by their tokens, each at its model; what was counted beside them may have no
+                // price, and nor may the model that made them.
+                Err(_) if !part.usage.is_known() && !self.call.reply.iterations.is_empty() => {
+                    notes.unpriced_units |= part.units.len() > 1;
                 }
                 Err(reason) => {
                     total = None;
@@ -267,7 +268,7 @@ impl<'a> Pricing<'a> {
                 Some(name) => self.call.find_model(&self.config.prices.table, name),
                 None => model,
             },
-            usage: iteration.usage.normalise(self.call.rule),
+            usage: iteration.usage.normalise(self.call.rule()),
             units: Units::new(),
         };
         let mut parts: Vec<_> = iterations.iter().map(part).collect();

@@ -41,6 +41,11 @@ pub fn same_provider(a: &str, b: &str) -> bool {
     a == b || (a == "google" && GOOGLE.contains(&b)) || (b == "google" && GOOGLE.contains(&a))
 }
 
+/// Whether both are Microsoft's lists: its hosts serve the models of either.
+fn is_related(a: &str, b: &str) -> bool {
+    matches!((a, b), ("azure", "azure_ai") | ("azure_ai", "azure"))
+}
+
 /// How a name led to its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
@@ -219,7 +224,8 @@ impl PriceTable {
         Some((self.models.get(index as usize)?, how))
     }
 
-    /// The model to price a call on: of the name that answered, else of the name that was asked for.
+    /// The model to price a call on: of the name that answered, else of the name that was asked for; the biller's own
+    /// before another's.
     pub fn find_first(
         &self,
         response_model: Option<&str>,
@@ -229,7 +235,16 @@ impl PriceTable {
     ) -> Option<(&Model, PricedBy)> {
         let find = |name: Option<&str>| self.find(name?, biller, region);
         let response = find(response_model).map(|(model, how)| (model, PricedBy::Response(how)));
-        response.or_else(|| find(request_model).map(|(model, how)| (model, PricedBy::Request(how))))
+        // Bedrock sells Anthropic's models under names of its own, and the answers name Anthropic's.
+        let is_others = |model: &Model| match (model.provider.as_deref(), biller.name()) {
+            (Some(provider), Some(biller)) => !same_provider(provider, biller) && !is_related(provider, biller),
+            _ => false,
+        };
+        if response.is_some_and(|(model, _)| !is_others(model)) {
+            return response;
+        }
+        let request = find(request_model).map(|(model, how)| (model, PricedBy::Request(how)));
+        request.filter(|(model, _)| response.is_none() || !is_others(model)).or(response)
     }
 
     fn search(&self, name: &str, biller: Biller<'_>, region: Option<&str>) -> Found {
@@ -238,10 +253,13 @@ impl PriceTable {
             _ => provider.is_none(),
         };
         let anyone = |_: Option<&str>| true;
+        let related = |provider: Option<&str>| {
+            provider.is_some_and(|provider| biller.name().is_some_and(|biller| is_related(provider, biller)))
+        };
         let scopes: &[Scope<'_>] = match biller {
             // A name that the table does not use says nothing about whose prices apply.
-            Biller::Known(biller) if self.has(biller) => &[&own],
-            _ => &[&own, &anyone],
+            Biller::Known(biller) if self.has(biller) => &[&own, &related],
+            _ => &[&own, &related, &anyone],
         };
         let regional = region.map(|region| format!("{region}/{name}"));
         for scope in scopes {

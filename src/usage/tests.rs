@@ -41,6 +41,20 @@ fn audio_on_top_of_the_prompt_is_added_to_it() {
 }
 
 #[test]
+fn sound_that_only_the_total_counts_is_input() {
+    for (usage, input, audio) in [
+        (UsageReport { cached_input: Some(368), ..report(5, 24, 404) }, 380, Some(375)),
+        (UsageReport { input_audio: Some(375), ..report(3, 41, 419) }, 378, Some(375)),
+        (UsageReport { input_audio: Some(3), ..report(5, 24, 29) }, 5, Some(3)),
+        (UsageReport { total: Some(9), ..UsageReport::default() }, 9, None),
+    ] {
+        let known = usage.normalise(Rule::SoundApart);
+        assert_eq!((known.counts().input, known.counts().input_audio), (Some(input), audio), "{usage:?}");
+        assert_eq!((known.counts().output, known.clamped()), (usage.output, false), "{usage:?}");
+    }
+}
+
+#[test]
 fn a_cache_that_was_asked_for_is_read_apart_from_sound_and_images() {
     let usage = UsageReport {
         cached_input: Some(1000),

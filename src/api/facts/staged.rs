@@ -85,7 +85,6 @@ impl Staged {
             Value::Object => {
                 self.open = Some(UsageReport::default());
                 self.explicit_cache = false;
-                self.iterations.clear();
             }
             Value::End => {
                 if let Some(mut report) = self.open.take() {
@@ -131,7 +130,8 @@ impl Staged {
             (Side::CacheWrite, Modality::OneHour) => &mut counts.cache_creation_1h,
             _ => return,
         };
-        *slot = Some(tokens);
+        // Google counts what its own tools read in a list of its own.
+        *slot = Some(slot.unwrap_or(0).saturating_add(tokens));
     }
 
     /// The answer is grounded on so many searches.
