@@ -4,12 +4,13 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     pattern: Box<str>,
+    is_wild: bool,
 }
 
 impl Glob {
     /// Every text is a pattern.
     pub fn new(pattern: &str) -> Glob {
-        Glob { pattern: pattern.into() }
+        Glob { pattern: pattern.into(), is_wild: pattern.contains('*') }
     }
 
     /// The pattern as written.
@@ -19,7 +20,7 @@ impl Glob {
 
     /// Whether it stands for more than itself.
     pub fn is_wild(&self) -> bool {
-        self.pattern.contains('*')
+        self.is_wild
     }
 
     /// Whether some text matches both patterns and neither is closer. Patterns with several wildcards could nearly always
@@ -47,10 +48,12 @@ impl Glob {
 
     /// Whether the whole of `text` matches; linear in the text for each `*`.
     pub fn matches(&self, text: &str) -> bool {
+        if !self.is_wild {
+            return *self.pattern == *text;
+        }
         let mut parts = self.pattern.split('*');
-        let Some(first) = parts.next() else { return false };
+        let (Some(first), Some(last)) = (parts.next(), parts.next_back()) else { return false };
         let Some(mut rest) = text.strip_prefix(first) else { return false };
-        let Some(last) = parts.next_back() else { return rest.is_empty() };
         for part in parts {
             let Some((_, after)) = rest.split_once(part) else { return false };
             rest = after;
