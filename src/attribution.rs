@@ -287,21 +287,22 @@ impl Attribution {
         attribution
     }
 
-    /// Tells the headers of a request that is no call that are not to go on to `take_off`, each once. `properties` are as
-    /// in [`Attribution::read`].
+    /// Tells the headers of a request that is no call that are not to go on to `take_off`, each once, and returns what is
+    /// left of its baggage, as [`Attribution::baggage_left`]. `properties` are as in [`Attribution::read`].
     pub fn of_no_call(
         rules: &Rules,
         headers: &Headers<'_>,
         properties: &[Option<Vec<u8>>],
         take_off: impl FnMut(Cow<'static, str>),
-    ) {
+    ) -> Option<String> {
         let mut caller = Attribution::default();
-        if rules.forwards_headers() {
+        if rules.forwards_headers() || !rules.from_baggage.is_empty() {
             // It may be a call to the gateway behind this one.
             caller.distrusted = !rules.trusts(properties);
             caller.key = rules.keys.find(headers, true).known;
         }
         caller.take_off(rules, headers, take_off);
+        caller.baggage_left(rules, headers)
     }
 
     fn take_off(&self, rules: &Rules, headers: &Headers<'_>, mut take_off: impl FnMut(Cow<'static, str>)) {
@@ -328,8 +329,14 @@ impl Attribution {
         }
         if source.is_none() && name.starts_with(HEADER_PREFIX.as_bytes()) {
             let read = if self.distrusted { Err(DropReason::Untrusted) } else { self.read_tag(rules, name, value) };
-            if let Err(reason) = read {
-                self.note_drop(place, reason);
+            // One that is no source is an attempt on a lock all the same.
+            let locked = rules.slot_named_by(name).filter(|&slot| self.locks(rules, slot));
+            match (read, locked) {
+                (Err(DropReason::NotASource), Some(slot)) => {
+                    self.offer(rules, Target { slot, rank: BY_DEFAULT }, place, value);
+                }
+                (Err(reason), _) => self.note_drop(place, reason),
+                (Ok(()), _) => {}
             }
         }
         if name == b"baggage" && !rules.from_baggage.is_empty() {
@@ -496,10 +503,32 @@ impl Attribution {
     /// Whether a header is about a dimension that the caller's key locks: as one of its sources, or by its name, which the
     /// gateway behind this one may read it from.
     fn is_locked(&self, rules: &Rules, name: &[u8], source: Option<&HeaderSource>) -> bool {
-        let set = rules.keys.get(self.key).map_or(&[][..], |key| &key.set);
-        let locks = |slot| set.iter().any(|(own, _, locked)| *locked && *own == slot);
+        let locks = |slot| self.locks(rules, slot);
         let is_source = || source.is_some_and(|source| source.targets.iter().any(|target| locks(target.slot)));
-        !set.is_empty() && (is_source() || rules.slot_named_by(name).is_some_and(locks))
+        self.key.is_some() && (is_source() || rules.slot_named_by(name).is_some_and(locks))
+    }
+
+    /// Whether the caller's key locks the dimension.
+    fn locks(&self, rules: &Rules, slot: rules::Slot) -> bool {
+        let set = rules.keys.get(self.key).map_or(&[][..], |key| &key.set);
+        set.iter().any(|(own, _, locked)| *locked && *own == slot)
+    }
+
+    /// What goes on of the request's `baggage`, where that is not all of it. It is not ours, and others read it; but the
+    /// members that a lock or distrust overrules here must not count for whoever is next.
+    pub fn baggage_left(&self, rules: &Rules, headers: &Headers<'_>) -> Option<String> {
+        if rules.from_baggage.is_empty() || !(self.distrusted || self.key.is_some()) {
+            return None;
+        }
+        let is_overruled = |member: &[u8]| {
+            let (key, _) = values::baggage(member).next()?;
+            let mut own = rules.from_baggage.iter().filter(|(own, _)| own.as_bytes() == key);
+            own.find(|(_, target)| self.distrusted || self.locks(rules, target.slot))
+        };
+        let values = headers.iter().filter(|(name, _)| *name == b"baggage");
+        let members = values.flat_map(|(_, value)| value.split(|&byte| byte == b','));
+        let (gone, left): (Vec<_>, Vec<_>) = members.partition(|member| is_overruled(member).is_some());
+        (!gone.is_empty()).then(|| String::from_utf8_lossy(&left.join(&b','.to_owned())).trim().to_owned())
     }
 }
 

@@ -130,6 +130,16 @@ pub enum Edit {
     Set(&'static str, String),
 }
 
+impl Edit {
+    /// The header's name.
+    fn name(&self) -> &str {
+        match self {
+            Edit::Remove(name) => name,
+            Edit::Set(name, _) => name,
+        }
+    }
+}
+
 /// What an exchange works with besides its host: shared by all exchanges of a root context.
 pub struct Context<'a> {
     /// The ports.
@@ -343,7 +353,7 @@ impl Exchange {
         headers: &Headers<'_>,
         route: Route<'_>,
         context: &mut Context<'_>,
-        take_off: &mut dyn FnMut(Cow<'static, str>),
+        edit: &mut dyn FnMut(Edit),
     ) -> Option<Box<Call>> {
         let method = headers.get(":method").unwrap_or_default();
         let path = headers.get(":path").unwrap_or_default();
@@ -354,15 +364,24 @@ impl Exchange {
             let api = upstream.and_then(|upstream| upstream.api).filter(|_| method == b"POST" && json);
             api.map(Endpoint::of)
         };
+        // Google's APIs take the method from a header, too.
+        let overridden = || {
+            headers.get("x-http-method-override").filter(|method| method.eq_ignore_ascii_case(b"POST"))?;
+            Endpoint::recognise(b"POST", path).filter(|endpoint| endpoint.api.format().dialect == Dialect::Google)
+        };
         let unrecognised = || self.unrecognised(headers, upstream.is_some());
         let rules = &self.config.attribution;
-        let Some(endpoint) = Endpoint::recognise(method, path).or_else(told).or_else(unrecognised) else {
-            Attribution::of_no_call(rules, headers, route.properties, take_off);
+        let known = Endpoint::recognise(method, path).or_else(overridden).or_else(told);
+        let Some(endpoint) = known.or_else(unrecognised) else {
+            let left = Attribution::of_no_call(rules, headers, route.properties, |name| edit(Edit::Remove(name)));
+            left.map(keep_of_baggage).into_iter().for_each(edit);
             return None;
         };
-        let key_in_query = endpoint.api.format().dialect == Dialect::Google
-            || (endpoint.api == Api::Unrecognised && is_googles(upstream, headers));
-        let attribution = Attribution::read(rules, headers, route.properties, key_in_query, take_off);
+        let told = upstream.and_then(|upstream| upstream.provider.as_deref());
+        let key_in_query = provider::takes_key_in_query(endpoint.api, path, told, headers.text(":authority", 256));
+        let remove = |name| edit(Edit::Remove(name));
+        let attribution = Attribution::read(rules, headers, route.properties, key_in_query, remove);
+        attribution.baggage_left(rules, headers).map(keep_of_baggage).into_iter().for_each(edit);
         Some(Box::new(Call::new(endpoint, upstream, headers, attribution, context)))
     }
 
@@ -396,12 +415,12 @@ impl Exchange {
         }
         let signed = headers.signed();
         verdict.edits.reserve(16);
-        let mut take_off = |name: Cow<'static, str>| {
-            if !signed.contain(name.as_bytes()) {
-                verdict.edits.push(Edit::Remove(name));
+        let mut edit = |edit: Edit| {
+            if !signed.contain(edit.name().as_bytes()) {
+                verdict.edits.push(edit);
             }
         };
-        let call = self.begin_call(headers, route, context, &mut take_off);
+        let call = self.begin_call(headers, route, context, &mut edit);
         let Some(mut call) = call else { return State::Bypassed };
         if call.endpoint.is_guess {
             // Until its answer proves it an LLM call, nothing about it is changed or read.
@@ -554,11 +573,9 @@ fn answer(mut call: Box<Call>, refusal: Refusal, verdict: &mut Verdict) -> State
     State::Refused(call)
 }
 
-/// Whether a request is for Google, which takes keys in the query also where its path tells nothing.
-fn is_googles(upstream: Option<&UpstreamConfig>, headers: &Headers<'_>) -> bool {
-    let told = upstream.and_then(|upstream| upstream.provider.as_deref());
-    let provider = told.or_else(|| headers.text(":authority", 256).and_then(provider::of_host));
-    matches!(provider, Some("gemini" | "vertex_ai"))
+/// The change that leaves so much of a request's baggage.
+fn keep_of_baggage(left: String) -> Edit {
+    if left.is_empty() { Edit::Remove("baggage".into()) } else { Edit::Set("baggage", left) }
 }
 
 /// Goes on with a request to the admin endpoint, which is no call and leaves no usage record.

@@ -24,8 +24,9 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Headers<'a> {
     }
 }
 
-/// The headers that carry a key as it is; `authorization` carries one behind `Bearer`.
-pub const KEY_HEADERS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
+/// The headers that carry a key as it is; `authorization` carries one behind `Bearer`. The last is that of Azure's API
+/// management and AI services.
+pub const KEY_HEADERS: [&str; 4] = ["x-api-key", "api-key", "x-goog-api-key", "ocp-apim-subscription-key"];
 
 impl<'a> Headers<'a> {
     /// Every name and value.

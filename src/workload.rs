@@ -2,7 +2,7 @@
 //!
 //! Where the caller does not say so, the names of the tools it offers do: a name with one of the write words in it makes
 //! the call one that writes, anything else one that reads. Names are compared word by word, however they are put
-//! together: `createTicket`, `send_email`, `db.update-row` and `write2` have the words, `overwrite` and `sender` do not.
+//! together: `createTicket`, `send_email`, `db.update-row` and `write2file` have the words, `overwrite` and `sender` do not.
 
 const WRITE: &str = "agentic-write";
 const READ: &str = "agentic-read";
@@ -26,10 +26,9 @@ pub fn writes(said: &str) -> Option<bool> {
 pub fn names_a_write(tool: &str, words: &[Box<str>]) -> bool {
     let mut word = String::new();
     let mut previous_lower = false;
-    // A number behind a word tells versions apart, not words.
+    // A number is no part of the words beside it: `write2file`, `s3write`.
     let hit = |word: &str| {
-        let plain = word.trim_end_matches(char::is_numeric);
-        words.iter().any(|wanted| **wanted == *word || **wanted == *plain)
+        words.iter().any(|wanted| **wanted == *word || word.split(char::is_numeric).any(|part| part == &**wanted))
     };
     let mut characters = tool.chars().peekable();
     while let Some(character) = characters.next() {
@@ -88,6 +87,9 @@ mod tests {
             ("v2Update", true),
             ("write2", true),
             ("update_row_3", true),
+            ("send2slack", true),
+            ("s3write", true),
+            ("sha256_overwrite2file", false),
             ("overwrite", false),
             ("sender", false),
             ("search_documents", false),

@@ -8,7 +8,7 @@
 
 use super::uses::Use;
 use super::{Dialect, Format, PLAIN, ReplyField, RequestField, count, openai};
-use crate::body::json::{Place, Places, container, container_each, key, pieces, within, within_each};
+use crate::body::json::{Place, Places, container, container_each, each, key, pieces, within, within_each};
 use crate::usage::{Rule, Unit};
 
 pub(super) const INPUT: Place<ReplyField> = key("input_tokens", count(|usage| &mut usage.input));
@@ -97,6 +97,10 @@ pub(super) const OUTPUT_CONFIG: Place<RequestField> = within(
     &[key("effort", RequestField::Use(Use::Effort)), key("format", RequestField::Use(Use::StructuredOutput))],
 );
 
+/// The tools of an MCP server that the caller allows, where that is not all of them.
+const MCP_SERVER: Places<RequestField> =
+    &[within("tool_configuration", &[within("allowed_tools", &[each(RequestField::ToolName)])])];
+
 /// `POST …/v1/messages` and Vertex AI's `rawPredict` and `streamRawPredict`.
 pub(super) static MESSAGES: Format = Format {
     name: "anthropic_messages",
@@ -118,7 +122,7 @@ pub(super) static MESSAGES: Format = Format {
         openai::TEMPERATURE,
         openai::TOP_P,
         openai::TOP_K,
-        key("mcp_servers", RequestField::Use(Use::ServerTools)),
+        container("mcp_servers", RequestField::Use(Use::ServerTools), &[within_each(MCP_SERVER)]),
         key("container", RequestField::Use(Use::ServerTools)),
     ],
     reply: &[

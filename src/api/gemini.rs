@@ -93,9 +93,15 @@ const PARTS: Places<RequestField> = &[within_each(&[
     key("thought_signature", RequestField::Use(Use::ReasoningHistory)),
 ])];
 
-const FUNCTIONS: Places<RequestField> = &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)])];
+const FUNCTIONS: Places<RequestField> =
+    &[container_each(RequestField::Tool, &[key("name", RequestField::ToolName)]), key("name", RequestField::ToolName)];
 
-const TOOLS: Places<RequestField> = &[within_each(&[
+/// What stands in `tools`: a list or, which Google takes for a list, the only one of it.
+macro_rules! tools {
+    ($($place:expr,)*) => { &[within_each(&[$($place,)*]), $($place,)*] };
+}
+
+const TOOLS: Places<RequestField> = tools![
     within("functionDeclarations", FUNCTIONS),
     within("function_declarations", FUNCTIONS),
     key("googleSearch", RequestField::Use(Use::ServerTools)),
@@ -114,7 +120,7 @@ const TOOLS: Places<RequestField> = &[within_each(&[
     key("computer_use", RequestField::Use(Use::ServerTools)),
     // Vertex AI's.
     key("retrieval", RequestField::Use(Use::ServerTools)),
-])];
+];
 
 const FUNCTION_CALLING: Places<RequestField> = &[key("mode", RequestField::ToolChoice)];
 

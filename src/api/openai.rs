@@ -19,7 +19,7 @@ use crate::body::json::{Place, Places, container, container_each, each, key, pie
 use crate::usage::{Rule, Unit};
 
 /// `tools`, each with its kind, and its name beside it, in `function` or, of a tool whose input is free text, in
-/// `custom`.
+/// `custom`. Those of an MCP server are named where the caller allows some only: in a list, or in one in an object.
 pub(super) const TOOLS: Place<RequestField> = within(
     "tools",
     &[container_each(
@@ -29,6 +29,10 @@ pub(super) const TOOLS: Place<RequestField> = within(
             key("name", RequestField::ToolName),
             within("function", &[key("name", RequestField::ToolName)]),
             within("custom", &[key("name", RequestField::ToolName)]),
+            within(
+                "allowed_tools",
+                &[each(RequestField::ToolName), within("tool_names", &[each(RequestField::ToolName)])],
+            ),
         ],
     )],
 );

@@ -1,6 +1,6 @@
 //! Who bills a call and where it is served, as far as host, path and format tell.
 
-use super::Api;
+use super::{Api, Dialect};
 
 /// Hosts of providers, and the provider each belongs to: the host itself, or what follows a dot or a dash in it.
 const HOSTS: [(&str, &str); 26] = [
@@ -85,6 +85,19 @@ pub fn of_format(api: Api, path: &str) -> Option<&'static str> {
         _ if path.contains("/openai/deployments/") => Some("azure"),
         _ => None,
     }
+}
+
+/// Whether the API takes a key in the query of its path, as all of Google's do: those, too, that speak the format of
+/// another. `told` is the provider that the configuration names. The host is the caller's word, so it does not speak
+/// against what the path says.
+pub fn takes_key_in_query(api: Api, path: &[u8], told: Option<&str>, host: Option<&str>) -> bool {
+    let is_google = |provider: &str| matches!(provider, "gemini" | "vertex_ai");
+    if api.format().dialect == Dialect::Google || !path.contains(&b'?') {
+        return api.format().dialect == Dialect::Google;
+    }
+    let path = str::from_utf8(path).unwrap_or_default();
+    let is_at_home = || of_format(api, path).is_some_and(is_google) || path.contains("/v1beta/openai/");
+    told.map_or_else(|| host.and_then(of_host).is_some_and(is_google) || is_at_home(), is_google)
 }
 
 /// The region of the endpoint, where host or path names one: `eu` of `eu.api.openai.com`, `europe-west1` of

@@ -1,18 +1,35 @@
 //! API keys: which one a caller presents, and what the configuration ties to it.
 //!
 //! A key is only ever looked at through its SHA-256. Of several that are presented the first one that the configuration
-//! knows counts, so that a made-up key beside the real one does not shake off what is tied to that.
+//! knows counts, so that a made-up key beside the real one does not shake off what is tied to that. Nor does showing the
+//! real one in a way that only some servers know: there, a known key is found too, and what is no known key leaves no
+//! trace, for it may be a person's password.
 
 use super::rules::Slot;
 use crate::http::{Headers, KEY_HEADERS};
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Keys that one header, or the query, may have: more are no honest mistake, and each costs a hash.
+/// Keys that are looked at in one header, or in the query, besides the last one: more are no honest mistake, and each
+/// costs a hash. Servers take the first of several, or the last.
 const MAX_KEYS: usize = 16;
+
+/// What browsers, which cannot set headers on a WebSocket, put before a key for OpenAI.
+const KEY_PROTOCOL: &[u8] = b"openai-insecure-api-key.";
+
+/// Base64 as the most lenient server reads it.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// Hex digits of the hash that stand for a key nobody gave a name.
 const SHOWN_DIGITS: usize = 12;
@@ -55,14 +72,26 @@ impl Keys {
             match name {
                 // Envoy joins the values of a repeated one to a list; no key has a comma.
                 b"authorization" => {
-                    for one in value.split(|&byte| byte == b',').take(MAX_KEYS) {
-                        self.look_at(bearer(one), &mut first);
-                    }
+                    let is_signature = value.starts_with(b"AWS4-");
+                    ends_of(value.split(|&byte| byte == b','), |one| match bearer(one) {
+                        Some(key) => self.look_at(key, &mut first),
+                        None if is_signature => {}
+                        None => self.look_into(one, &mut first),
+                    });
                 }
-                b":path" if in_query => {
-                    query_keys(value).take(MAX_KEYS).for_each(|key| self.look_at(Some(&key), &mut first));
+                b":path" if in_query || !self.list.is_empty() => {
+                    ends_of(query_keys(value), |(is_plain, key)| match is_plain {
+                        true if in_query => self.look_at(&key, &mut first),
+                        true => {}
+                        false => self.look_for(&key, &mut first),
+                    })
                 }
-                _ if KEY_HEADERS.iter().any(|own| own.as_bytes() == name) => self.look_at(Some(value), &mut first),
+                b"sec-websocket-protocol" => {
+                    let protocols = value.split(|&byte| byte == b',');
+                    let keys = protocols.filter_map(|one| one.trim_ascii().strip_prefix(KEY_PROTOCOL));
+                    ends_of(keys, |key| self.look_for(key, &mut first));
+                }
+                _ if KEY_HEADERS.iter().any(|own| own.as_bytes() == name) => self.look_at(value, &mut first),
                 _ => continue,
             }
             if first.is_some_and(|hash| self.list.contains_key(&hash)) {
@@ -76,17 +105,51 @@ impl Keys {
     }
 
     /// Makes `value` the key that counts, if it is the first one or the first that is known.
-    fn look_at(&self, value: Option<&[u8]>, first: &mut Option<KeyHash>) {
-        let Some(value) = value.map(<[u8]>::trim_ascii).filter(|value| is_key(value)) else { return };
+    fn look_at(&self, value: &[u8], first: &mut Option<KeyHash>) {
+        self.look(value, true, first);
+    }
+
+    /// The same, but only if it is known.
+    fn look_for(&self, value: &[u8], first: &mut Option<KeyHash>) {
+        self.look(value, false, first);
+    }
+
+    fn look(&self, value: &[u8], may_be_unknown: bool, first: &mut Option<KeyHash>) {
+        let value = value.trim_ascii();
         let settled = first.is_some_and(|hash| self.list.contains_key(&hash));
-        if settled || (first.is_some() && self.list.is_empty()) {
+        let takes_unknown = may_be_unknown && first.is_none();
+        if settled || (self.list.is_empty() && !takes_unknown) || !is_key(value) {
             return;
         }
         let hash: KeyHash = Sha256::digest(value).into();
-        if first.is_none() || self.list.contains_key(&hash) {
+        if takes_unknown || self.list.contains_key(&hash) {
             *first = Some(hash);
         }
     }
+
+    /// Looks for a known key in an `authorization` of another scheme than Bearer: behind any, without one, or in the name
+    /// or the password of Basic, which OpenAI takes keys in.
+    fn look_into(&self, authorization: &[u8], first: &mut Option<KeyHash>) {
+        if self.list.is_empty() {
+            return;
+        }
+        let authorization = authorization.trim_ascii();
+        let end = authorization.iter().position(u8::is_ascii_whitespace).unwrap_or(0);
+        let Some((scheme, credentials)) = authorization.split_at_checked(end) else { return };
+        self.look_for(credentials, first);
+        if scheme.eq_ignore_ascii_case(b"basic") {
+            let mut decoded = vec![0; credentials.len()];
+            let length = LENIENT.decode_slice(credentials.trim_ascii(), &mut decoded).unwrap_or(0);
+            let pair = decoded.get(..length).unwrap_or_default();
+            pair.splitn(2, |&byte| byte == b':').for_each(|half| self.look_for(half, first));
+        }
+    }
+}
+
+/// Shows the first of many, and the last.
+fn ends_of<T>(mut all: impl Iterator<Item = T>, mut show: impl FnMut(T)) {
+    all.by_ref().take(MAX_KEYS).for_each(&mut show);
+    all.last().into_iter().for_each(show);
 }
 
 fn beginning(hash: &KeyHash) -> Box<str> {
@@ -101,14 +164,17 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") || scheme.eq_ignore_ascii_case(b"bearer\t")).then_some(token)
 }
 
-/// Every `key=` of a path's query; Gemini takes its key there.
-fn query_keys(path: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+/// Every key in a path's query: the `key` or `$key` of Google's APIs, which may be anything in another's (`true`), and the
+/// `api-key` of Azure's WebSockets.
+fn query_keys(path: &[u8]) -> impl Iterator<Item = (bool, Cow<'_, [u8]>)> {
     let query = path.iter().position(|&byte| byte == b'?').and_then(|at| path.get(at + 1..)).unwrap_or_default();
     query.split(|&byte| byte == b'&').filter_map(|pair| {
         let at = pair.iter().position(|&byte| byte == b'=')?;
         let (name, value) = pair.split_at_checked(at)?;
         let name: Cow<'_, [u8]> = percent_decode(name).into();
-        (*name == *b"key").then(|| percent_decode(value.get(1..).unwrap_or_default()).into())
+        let is_plain = matches!(&*name, b"key" | b"$key");
+        let is_one = is_plain || *name == *b"api-key";
+        is_one.then(|| (is_plain, percent_decode(value.get(1..).unwrap_or_default()).into()))
     })
 }
 
@@ -171,10 +237,33 @@ mod tests {
             (&[("authorization", "Bearer sk-unknown,Bearer sk-known")], Some("bot")),
             (&[("authorization", "Bearer sk-known, Bearer sk-unknown")], Some("bot")),
             (&[("authorization", "Basic c2s=, bearer sk-known")], Some("bot")),
+            // OpenAI takes one as a password; printf %s :sk-known | base64
+            (&[("authorization", "Basic OnNrLWtub3du")], Some("bot")),
+            (&[("authorization", "basic  OnNrLWtub3du ")], Some("bot")),
+            (&[("authorization", "Basic c2sta25vd24=")], Some("bot")),
+            (&[("authorization", "Basic c2sta25vd246")], Some("bot")),
+            (&[("authorization", "Basic OnNrLXVua25vd24=, Basic OnNrLWtub3du")], Some("bot")),
+            (&[("x-api-key", "sk-unknown"), ("authorization", "Basic OnNrLWtub3du")], Some("bot")),
+            // Some servers take one without a scheme, or behind another.
+            (&[("authorization", "sk-known")], Some("bot")),
+            (&[("authorization", "Token sk-known")], Some("bot")),
+            (&[("ocp-apim-subscription-key", "sk-known")], Some("bot")),
+            // As browsers open a WebSocket to OpenAI and to Azure.
+            (
+                &[("sec-websocket-protocol", "realtime, openai-insecure-api-key.sk-known, openai-beta.realtime-v1")],
+                Some("bot"),
+            ),
+            (&[(":path", "/openai/realtime?deployment=d&api-key=sk-known")], Some("bot")),
+            (&[(":path", "/v1beta/models/m:generateContent?$key=sk-known")], Some("bot")),
+            (&[(":path", "/v1beta/models/m:generateContent?%24key=sk-known")], Some("bot")),
+            // What may be anybody's password leaves no hash.
+            (&[("authorization", "Basic OnNrLXVua25vd24=")], None),
+            (&[("authorization", "sk-unknown")], None),
+            (&[("sec-websocket-protocol", "openai-insecure-api-key.sk-unknown")], None),
+            (&[(":path", "/openai/realtime?api-key=sk-unknown")], None),
             (&[("authorization", jwt)], None),
             (&[("authorization", "Bearer ya29.a0AfH6SM")], None),
             (&[("authorization", "AWS4-HMAC-SHA256 Credential=AK/x, SignedHeaders=host, Signature=0")], None),
-            (&[("authorization", "Basic c2sta25vd24=")], None),
             (&[("authorization", "Bearer ")], None),
             (&[("x-api-key", "")], None),
             (&[], None),
@@ -185,8 +274,24 @@ mod tests {
 
     #[test]
     fn a_key_in_the_query_counts_only_where_the_api_takes_it_there() {
-        let headers = [(&b":path"[..], &b"/v1/chat/completions?key=sk-known"[..])].into_iter().collect();
-        assert!(known().find(&headers, false).shown.is_none());
+        for (path, name) in
+            [("/v1/chat/completions?key=sk-known", None), ("/v1/realtime?api-key=sk-known", Some("bot"))]
+        {
+            let headers = [(&b":path"[..], path.as_bytes())].into_iter().collect();
+            assert_eq!(known().find(&headers, false).shown.as_deref(), name, "{path}");
+        }
+    }
+
+    #[test]
+    fn made_up_keys_before_the_real_one_do_not_hide_it_however_many_there_are() {
+        let many = |one: &str| one.repeat(40);
+        for (name, value) in [
+            (":path", format!("/x?{}key=sk-known", many("key=a&"))),
+            ("authorization", format!("{}Bearer sk-known", many("Bearer a,"))),
+            ("sec-websocket-protocol", many("openai-insecure-api-key.a,") + "openai-insecure-api-key.sk-known"),
+        ] {
+            assert_eq!(shown(&[(name, &value)]).as_deref(), Some("bot"), "{name}");
+        }
     }
 
     #[test]

@@ -5,11 +5,12 @@
 
 use super::dimension::{Dimension, Name, header_name};
 use super::keys::{Key, KeyHash, Keys};
-use super::values::{Pseudonym, Treatment, property_text};
+use super::values::{Pseudonym, Treatment, lowercase_hyphen, property_text};
 use super::{DropReason, HEADER_PREFIX, TAG_PREFIX};
 use crate::api::RequestField;
 use crate::body::json::Paths;
 use crate::glob::Glob;
+use crate::http::KEY_HEADERS;
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -478,6 +479,12 @@ impl Rules {
             || self.named(key).is_some()
     }
 
+    /// `text`, which is to be compared with values of `key`, in the spelling that they are put in.
+    pub fn spelt<'t>(&self, key: &str, text: &'t str) -> Cow<'t, str> {
+        let is_id = Dimension::named(key).is_some_and(Dimension::is_id);
+        if self.treatment.normalise && self.knows(key) && !is_id { lowercase_hyphen(text) } else { text.into() }
+    }
+
     /// Whether every call that is let pass has a value of it.
     pub fn is_certain(&self, key: &str) -> bool {
         self.named(key).is_some_and(|(index, rule)| {
@@ -557,14 +564,6 @@ fn is_general(name: &str) -> bool {
 
 /// Headers whose value is a secret; no dimension is read from one.
 pub fn is_secret(header: &str) -> bool {
-    matches!(
-        header,
-        "authorization"
-            | "proxy-authorization"
-            | "cookie"
-            | "x-api-key"
-            | "api-key"
-            | "x-goog-api-key"
-            | "x-amz-security-token"
-    )
+    let others = ["authorization", "proxy-authorization", "cookie", "x-amz-security-token", "sec-websocket-protocol"];
+    KEY_HEADERS.contains(&header) || others.contains(&header)
 }

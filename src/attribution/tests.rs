@@ -52,6 +52,7 @@ fn a_bad_value_is_dropped_and_noted_and_the_rest_stays() {
         (&b"\xff\xfe"[..], DropReason::NotUtf8),
         (b"", DropReason::Empty),
         (b" \t ", DropReason::Empty),
+        ("\u{a0}\u{3000}".as_bytes(), DropReason::Empty),
         (&long, DropReason::TooLong),
         (b"a\tb", DropReason::ControlCharacter),
         (b"a\x7f", DropReason::ControlCharacter),
@@ -349,6 +350,54 @@ fn an_attempt_on_a_lock_is_noted_however_much_junk_comes_before_it() {
     let attribution = read(&keys(), &again);
     assert_eq!(attribution.dropped.len(), MAX_NOTES);
     assert!(attribution.dropped.iter().any(|drop| &*drop.place == "x-team"));
+}
+
+#[test]
+fn a_header_that_is_no_source_is_an_attempt_on_a_lock_too() {
+    let section = KEYS.replace(r#"{"header": "x-team"}, {"header": "x-cost-team"}"#, r#"{"header": "x-team"}"#);
+    let rules = rules(&section.replace("HASH", "8c7aaf1f4a5ac6c2aee3ba5e3ba5d4f2e8c9d2a7c1c8b5f8a0f0d4b3f0b9a7e1"));
+    let list = &rules.keys.list;
+    assert!(list.values().any(|key| !key.set.is_empty()));
+    let read = |value: &[u8]| {
+        let mut attribution = Attribution { key: Some(*keys_of(&rules)), ..Attribution::default() };
+        attribution.put(&rules, Target { slot: Dimension::Team.slot(), rank: LOCKED }, Origin::Key, "t1");
+        attribution.read_header(&rules, b"x-cost-team", None, value);
+        shown(&attribution)
+    };
+    assert_eq!(read(b"other"), ["team=t1 (key)", "x-cost-team: locked"]);
+    assert_eq!(read(b"t1"), ["team=t1 (key)"]);
+    let stranger = self::read(&rules, &[("x-cost-team", b"other")]);
+    assert_eq!(shown(&stranger), ["tags.tier=bronze (default)", "x-cost-team: not_a_source"]);
+}
+
+#[test]
+fn baggage_goes_on_without_what_a_lock_or_distrust_overrules() {
+    let section = |trust: &str| {
+        let own = r#""user": {"from": [{"baggage": "user"}]}, "team": {"from": [{"baggage": "team"}]}"#;
+        let keys = r#"[{"sha256": "HASH", "set": {"team": "t1", "user": "bot"}, "locked": ["team"]}]"#;
+        format!(r#"{{"trust_headers": "{trust}", "dimensions": {{{own}}}, "keys": {keys}}}"#)
+            .replace("HASH", "0e1d34f0a9f86d2c51d8cf1b5ab0d2a19e1c1d5f3a9a7f4c6b8e2d0c4a6b8e1f")
+    };
+    let known = |rules: &Rules| Attribution { key: Some(*keys_of(rules)), ..Attribution::default() };
+    let distrusted = |_: &Rules| Attribution { distrusted: true, ..Attribution::default() };
+    let nobody = |_: &Rules| Attribution::default();
+    let all = &["trace=1, team=a;ttl=1 ,user=u", "x=y"][..];
+    for (caller, headers, left) in [
+        (&nobody as &dyn Fn(&Rules) -> Attribution, all, None),
+        (&known, all, Some("trace=1,user=u,x=y")),
+        (&distrusted, all, Some("trace=1,x=y")),
+        (&distrusted, &["team=a,user=b"], Some("")),
+        (&known, &["user=u,teams=a"], None),
+        (&distrusted, &[], None),
+    ] {
+        let rules = rules(&section("always"));
+        let headers = headers.iter().map(|value| (&b"baggage"[..], value.as_bytes())).collect();
+        assert_eq!(caller(&rules).baggage_left(&rules, &headers).as_deref(), left, "{headers:?}");
+    }
+    // Nor with a request that is no call here.
+    let headers = [(&b"baggage"[..], &b"team=a,x=y"[..])].into_iter().collect();
+    let left = |trust| Attribution::of_no_call(&rules(&section(trust)), &headers, &[], drop);
+    assert_eq!((left("never").as_deref(), left("always")), (Some("x=y"), None));
 }
 
 #[test]

@@ -32,9 +32,8 @@ impl Treatment {
 
 fn check(value: &[u8], max_value_bytes: usize) -> Result<&str, DropReason> {
     let value = str::from_utf8(value).map_err(|_| DropReason::NotUtf8)?;
-    let blank = value.bytes().all(|byte| byte.is_ascii_whitespace());
     let printable = || value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if blank {
+    if value.trim().is_empty() {
         Err(DropReason::Empty)
     } else if value.len() > max_value_bytes {
         Err(DropReason::TooLong)
@@ -46,7 +45,7 @@ fn check(value: &[u8], max_value_bytes: usize) -> Result<&str, DropReason> {
 }
 
 /// `Customer Success` and `customer_success` as `customer-success`.
-fn lowercase_hyphen(value: &str) -> Cow<'_, str> {
+pub(super) fn lowercase_hyphen(value: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if value.bytes().all(plain) {
         return Cow::Borrowed(value);

@@ -243,7 +243,8 @@ fn conditions(node: Node<'_, '_>, rules: &Rules) -> Option<Box<[Condition]>> {
         if !is_key(name, rules) {
             values.error(unknown_key(name));
         }
-        let glob = |node: Node<'_, '_>| node.text().map(|text| Glob::new(&text));
+        // Values are compared as they are recorded.
+        let glob = |node: Node<'_, '_>| node.text().map(|text| Glob::new(&rules.spelt(name, &text)));
         let patterns = if values.is_list() { values.list(glob) } else { glob(values).map(|glob| vec![glob]) };
         conditions.push(Condition { key: name.into(), patterns: patterns.unwrap_or_default().into() });
     });

@@ -511,6 +511,21 @@ fn the_workload_is_inferred_from_tools_where_the_caller_does_not_say() {
             "agentic-write",
             "inferred",
         ),
+        // Google takes what stands alone for a list.
+        (
+            "/v1/models/m:generateContent",
+            r#"{"tools":{"functionDeclarations":[{"name":"read"},{"name":"delete-file"}]}}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+        (
+            "/v1/models/m:generateContent",
+            r#"{"tools":[{"function_declarations":{"name":"delete-file"}}]}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
         (
             "/model/m/converse",
             r#"{"toolConfig":{"tools":[{"toolSpec":{"name":"WriteFile"}}]}}"#,
@@ -521,6 +536,27 @@ fn the_workload_is_inferred_from_tools_where_the_caller_does_not_say() {
         (
             "/v1/chat/completions",
             r#"{"tools":[{"type":"custom","custom":{"name":"update_page"}}]}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+        (
+            "/v1/responses",
+            r#"{"tools":[{"type":"mcp","server_label":"jira","allowed_tools":["read","create_ticket"]}]}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+        (
+            "/v1/responses",
+            r#"{"tools":[{"type":"mcp","allowed_tools":{"tool_names":["update"]}}]}"#,
+            None,
+            "agentic-write",
+            "inferred",
+        ),
+        (
+            "/v1/messages",
+            r#"{"mcp_servers":[{"name":"m","tool_configuration":{"enabled":true,"allowed_tools":["send"]}}]}"#,
             None,
             "agentic-write",
             "inferred",

@@ -85,6 +85,70 @@ def test_properties_of_a_call_that_another_filter_ended_are_recorded(known: Stac
     assert_says(one_record(known, session), wanted)
 
 
+# What only Envoy knows
+
+def routed(bootstrap: Bootstrap) -> None:
+    """Dimensions from the route's metadata and the virtual host; only some routes have any."""
+    attributing({
+        "dimensions": {
+            "project": {"from": [{"property": ["xds", "route_metadata", "filter_metadata", "owner", "project"]},
+                                 {"header": "x-cost-project"}]},
+            "team": {"from": [{"header": "x-cost-team"},
+                              {"property": ["xds", "route_metadata", "filter_metadata", "owner", "team"]}]},
+            "business_unit": {"from": [{"property": ["xds", "virtual_host_name"]}]},
+        },
+    })(bootstrap)
+    hosts = envoy_config.connection_manager(bootstrap)["route_config"]["virtual_hosts"]
+    owned = variants.to("apollo") | {"metadata": {"filter_metadata": {"owner": {"project": "apollo", "team": "guidance"}}}}
+    hosts[0]["routes"].insert(0, owned)
+    hosts[0]["name"] = "emea"
+
+
+def test_route_metadata_and_the_virtual_host_are_dimensions(start: Start, envoy: str) -> None:
+    stack = start(routed, envoy=envoy)
+    spoof = {"x-cost-project": "gemini", "x-cost-business-unit": "apac"}
+    note = "x-cost-business-unit: not_a_source"
+    for path, more, wanted in [
+        (f"/apollo{CHAT}", {}, {"project": "apollo", "team": "guidance", "sources": ("property", "property")}),
+        (f"/apollo{CHAT}", {"x-cost-team": "t"}, {"project": "apollo", "team": "t", "sources": ("property", "header")}),
+        (CHAT, {"x-cost-team": "t"}, {"project": "gemini", "team": "t", "sources": ("header", "header")}),
+    ]:
+        session = fresh()
+        body = json.dumps({"model": "gpt-4o", "messages": []}).encode()
+        reply = stack.client.send("POST", path, body, {"x-cost-session": session} | spoof | more)
+        assert reply.status == 200
+        record, sources = one_record(stack, session), wanted.pop("sources")
+        assert_says(record, wanted | {"business_unit": "emea", "notes": [note]})
+        said = record["attribution_source"]
+        assert (said["project"], said["team"], said["business_unit"]) == (*sources, "property")
+
+
+# What goes on to another gateway
+
+def test_baggage_goes_on_without_what_is_overruled_here(start: Start, envoy: str) -> None:
+    (locked,) = [key for key in TABLE["attribution"]["keys"] if key.get("locked")]
+    department = {"from": [{"header": "x-cost-department"}, {"baggage": "department"}]}
+    stack = start(attributing({
+        "dimensions": {"department": department, "tenant": {"default": "acme"}, "team": {"from": [{"baggage": "team"}]}},
+        "keys": [locked],
+    }), envoy=envoy)
+    for key, left in [("sk-support-1", ["a=b,team=t"]), ("sk-stranger", ["department=sales,a=b", "team=t"])]:
+        session = fresh()
+        sent = [(b"x-cost-session", session.encode()), (b"x-mark", session.encode()), (b"x-api-key", key.encode()),
+                (b"baggage", b"department=sales,a=b"), (b"baggage", b"team=t")]
+        with Wire(stack.client.port) as wire:
+            wire.send(request_head(CHAT.encode(), sent, length=2) + b"{}")
+            wire.read_until(b"\r\n\r\n")
+        record = one_record(stack, session)
+        known = key == "sk-support-1"
+        assert_says(record, {
+            "team": "t", "department": "customer-success" if known else "sales",
+            "notes": ["baggage department: locked"] if known else None,
+        })
+        (arrived,) = [r for r in stack.replay.requests if ["x-mark", session] in r["headers"]]
+        assert [value for name, value in arrived["headers"] if name.lower() == "baggage"] == left
+
+
 # A JWT that Envoy has verified
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

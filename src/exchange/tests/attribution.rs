@@ -108,6 +108,18 @@ fn a_key_in_the_query_counts_on_a_path_of_google_that_nobody_knows() {
     let record = call(config, path, &[(":authority", b"generativelanguage.googleapis.com"), sales], "{}");
     assert_eq!((&*record.api, record.api_key.as_deref()), ("unrecognised", Some("bot")));
     assert_eq!(record.department.as_deref(), Some("ops"));
+    // Google speaks other formats, too, behind whatever host its callers name.
+    let vertex =
+        "/v1/projects/p/locations/global/publishers/anthropic/models/claude-haiku-4-5:rawPredict?key=sk-unknown";
+    for (path, host) in [
+        ("/v1beta/openai/chat/completions?key=sk-unknown", &b"gateway.internal"[..]),
+        ("/v1beta/openai/chat/completions?key=sk-unknown", b"api.openai.com"),
+        ("/v1/chat/completions?key=sk-unknown", b"generativelanguage.googleapis.com"),
+        (vertex, b"gateway.internal"),
+    ] {
+        let record = call(config, path, &[(":authority", host), sales], "{}");
+        assert_eq!(record.department.as_deref(), Some("ops"), "{path} {host:?}");
+    }
     // Elsewhere `key` may be anything.
     let record = call(config, "/v1/other?key=sk-unknown", &[(":authority", b"api.openai.com"), sales], "{}");
     assert_eq!((record.api_key, record.department.as_deref()), (None, Some("sales")));
@@ -173,6 +185,52 @@ fn a_trace_id_of_another_kind_stands_in_for_a_missing_traceparent() {
     ] {
         let record = call("{}", "/v1/chat/completions", headers, "{}");
         assert_eq!((record.trace_id.as_deref(), record.span_id.as_deref()), (trace_id, span_id), "{headers:?}");
+    }
+}
+
+#[test]
+fn a_required_workload_is_one_that_the_caller_states() {
+    let config = r#"{"attribution": {"required": ["workload"]}}"#;
+    let record = call(config, "/v1/chat/completions", &[], "{}");
+    assert_eq!((record.workload.as_deref(), source(&record, "workload")), (Some("agentic-read"), Some("inferred")));
+    assert_eq!(record.unattributed, ["workload"]);
+    let record = call(config, "/v1/chat/completions", &[("x-cost-workload", b"agentic-write")], "{}");
+    assert!(record.unattributed.is_empty());
+}
+
+#[test]
+fn a_post_under_the_name_of_a_get_is_a_call_where_google_takes_it_for_one() {
+    let over = |method: &str, path: &str, authority: &[u8]| {
+        let mut bench = Bench::new();
+        let more = [("x-http-method-override", &b"post"[..]), (":authority", authority), ("x-cost-team", b"t")];
+        let headers = headers(&[(":method", method), (":path", path)], &more);
+        bench.on(Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: true });
+        bench.on(Event::Log(Ending::default()));
+        bench.host.records.pop().map(|record| record.team.as_deref().map(str::to_owned))
+    };
+    let gemini = "/v1beta/models/gemini-2.5-flash:generateContent";
+    assert_eq!(over("GET", gemini, b"generativelanguage.googleapis.com"), Some(Some("t".to_owned())));
+    assert_eq!(over("GET", "/v1/chat/completions", b"api.openai.com"), None);
+}
+
+#[test]
+fn baggage_that_is_overruled_is_cut_before_it_goes_on_unless_it_is_signed() {
+    let config = r#"{"metering": {"inject_include_usage": false}, "attribution": {"trust_headers": "never",
+        "dimensions": {"team": {"from": [{"baggage": "team"}]}}}}"#;
+    let aws = b"AWS4-HMAC-SHA256 Credential=x, SignedHeaders=baggage, Signature=y";
+    for path in ["/v1/chat/completions", "/v1/files"] {
+        for (baggage, authorization, edits) in [
+            (&b"team=a,b=c"[..], &b"Bearer x"[..], vec![Edit::Set("baggage", "b=c".into())]),
+            (b"team=a", b"Bearer x", vec![Edit::Remove("baggage".into())]),
+            (b"b=c", b"Bearer x", vec![]),
+            (b"team=a", aws, vec![]),
+        ] {
+            let mut bench = Bench::with(config);
+            let more = [("baggage", baggage), ("authorization", authorization)];
+            let headers = headers(&[(":method", "POST"), (":path", path)], &more);
+            let event = Event::RequestHeaders { headers: &headers, route: Route::default(), end_of_stream: true };
+            assert_eq!(bench.on(event), edits, "{path} {baggage:?}");
+        }
     }
 }
 

@@ -128,6 +128,26 @@ pub(super) fn month(limit_usd: &str) -> Value {
 }
 
 #[test]
+fn a_match_is_put_in_the_spelling_that_values_are_recorded_in() {
+    for (pattern, refused) in [
+        (json!({"department": "Customer Success"}), true),
+        (json!({"department": ["Sales", "Customer_*"]}), true),
+        (json!({"department": "Sales"}), false),
+        (json!({"workload": "agentic_read"}), true),
+        // Ids are compared as they are.
+        (json!({"gl_account": "GL_1"}), true),
+        (json!({"gl_account": "gl-1"}), false),
+    ] {
+        let budget = json!([{"name": "none", "match": pattern, "limit_calls": 0, "window": "month"}]);
+        let own = json!({"gl_account": {"default": "GL_1"}});
+        let more = json!({"attribution": {"normalise": "lowercase_hyphen", "dimensions": own}});
+        let (_, played) =
+            Gateway::new(&budget, &more).begin("Customer success", r#"{"model":"gpt-4o","max_tokens":1}"#);
+        assert_eq!(played.reply.is_some(), refused, "{pattern}");
+    }
+}
+
+#[test]
 fn a_call_holds_its_bound_and_settles_its_cost() {
     let mut gateway = Gateway::new(&json!([month("1.00")]), &json!({}));
     let body = r#"{"model":"gpt-4o","max_tokens":90,"x":"1234"}"#; // 45 bytes: 12 tokens
