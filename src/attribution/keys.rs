@@ -1,9 +1,9 @@
 //! API keys: which one a caller presents, and what the configuration ties to it.
 //!
-//! A key is only ever looked at through its SHA-256. Of several that are presented the first one that the configuration
-//! knows counts, so that a made-up key beside the real one does not shake off what is tied to that. Nor does showing the
-//! real one in a way that only some servers know: there, a known key is found too, and what is no known key leaves no
-//! trace, for it may be a person's password.
+//! A key is only ever looked at through its SHA-256. Of several that are presented the first one that locks something
+//! counts, else the first that the configuration knows, so that another key beside the real one does not shake off what is
+//! tied to that. Nor does showing the real one in a way that only some servers know: there, a known key is found too, and
+//! what is no known key leaves no trace, for it may be a person's password.
 
 use super::rules::Slot;
 use crate::http::{Headers, KEY_HEADERS};
@@ -60,6 +60,16 @@ pub(super) struct Presented {
     pub(super) known: Option<KeyHash>,
 }
 
+/// What there is to say of a key; of several the highest counts, and of the same the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    None,
+    Unknown,
+    Known,
+    /// Its entry locks a dimension.
+    Locking,
+}
+
 impl Keys {
     pub(super) fn get(&self, hash: Option<KeyHash>) -> Option<&Key> {
         self.list.get(&hash?)
@@ -94,7 +104,7 @@ impl Keys {
                 _ if KEY_HEADERS.iter().any(|own| own.as_bytes() == name) => self.look_at(value, &mut first),
                 _ => continue,
             }
-            if first.is_some_and(|hash| self.list.contains_key(&hash)) {
+            if self.standing(first.as_ref()) == Standing::Locking {
                 break;
             }
         }
@@ -104,7 +114,7 @@ impl Keys {
         Presented { shown: Some(shown), known: key.map(|_| hash) }
     }
 
-    /// Makes `value` the key that counts, if it is the first one or the first that is known.
+    /// Makes `value` the key that counts, if it stands higher than the one that did.
     fn look_at(&self, value: &[u8], first: &mut Option<KeyHash>) {
         self.look(value, true, first);
     }
@@ -116,14 +126,24 @@ impl Keys {
 
     fn look(&self, value: &[u8], may_be_unknown: bool, first: &mut Option<KeyHash>) {
         let value = value.trim_ascii();
-        let settled = first.is_some_and(|hash| self.list.contains_key(&hash));
-        let takes_unknown = may_be_unknown && first.is_none();
-        if settled || (self.list.is_empty() && !takes_unknown) || !is_key(value) {
+        let held = self.standing(first.as_ref());
+        let takes_unknown = may_be_unknown && held == Standing::None;
+        if held == Standing::Locking || (self.list.is_empty() && !takes_unknown) || !is_key(value) {
             return;
         }
         let hash: KeyHash = Sha256::digest(value).into();
-        if takes_unknown || self.list.contains_key(&hash) {
+        let standing = self.standing(Some(&hash));
+        if standing > held && (takes_unknown || standing > Standing::Unknown) {
             *first = Some(hash);
+        }
+    }
+
+    fn standing(&self, hash: Option<&KeyHash>) -> Standing {
+        match hash.map(|hash| self.list.get(hash)) {
+            None => Standing::None,
+            Some(None) => Standing::Unknown,
+            Some(Some(key)) if key.set.iter().any(|(.., locked)| *locked) => Standing::Locking,
+            Some(Some(_)) => Standing::Known,
         }
     }
 
@@ -203,9 +223,13 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn known() -> Keys {
-        let key = |name: &str| Key { name: Some(name.into()), set: Vec::new() };
-        let list = [("sk-known", "bot"), ("sk-other", "other")];
-        Keys { list: list.map(|(secret, name)| (Sha256::digest(secret).into(), key(name))).into() }
+        let key = |name: &str, set: &[bool]| Key {
+            name: Some(name.into()),
+            set: set.iter().map(|&locked| (0, "x".into(), locked)).collect(),
+        };
+        let list =
+            [("sk-known", "bot", &[][..]), ("sk-other", "other", &[false]), ("sk-locked", "locked", &[false, true])];
+        Keys { list: list.map(|(secret, name, set)| (Sha256::digest(secret).into(), key(name, set))).into() }
     }
 
     fn shown(headers: &[(&str, &str)]) -> Option<Box<str>> {
@@ -233,6 +257,9 @@ mod tests {
             (&[("x-api-key", "sk-unknown"), ("x-api-key", "sk-known")], Some("bot")),
             (&[(":path", "/x?key=sk-unknown&key=sk-known")], Some("bot")),
             (&[("x-api-key", "sk-other"), ("api-key", "sk-known")], Some("other")),
+            // What one key locks, another that locks nothing does not open.
+            (&[("x-api-key", "sk-known"), ("authorization", "Bearer sk-locked")], Some("locked")),
+            (&[("authorization", "Bearer sk-locked"), ("x-api-key", "sk-known")], Some("locked")),
             // Envoy joins the values of a repeated `authorization`.
             (&[("authorization", "Bearer sk-unknown,Bearer sk-known")], Some("bot")),
             (&[("authorization", "Bearer sk-known, Bearer sk-unknown")], Some("bot")),

@@ -147,7 +147,7 @@ def call(connection: http.client.HTTPConnection) -> str:
     mark = fresh()
     said = {
         "content-type": "application/json", "x-mark": mark, "x-cost-department": "sales", "x-cost-feature": "search",
-        "x-cost-tag-customer": "acme", "x-cost-tag-caller": "CN=edge-eu,O=Corp", "baggage": "team=apollo",
+        "x-cost-tag-customer": "acme", "x-cost-tag-caller": "CN=edge-eu,O=Corp", "baggage": "team=apollo,trace=on",
     }
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}], "metadata": {"user_id": "u-7"}}
     with closing(connection):
@@ -213,6 +213,7 @@ def test_the_words_of_another_gateway_count_and_go_on(central: Stack, pki: Pki) 
     }
     assert believed.arrived["x-cost-department"] == "sales"
     assert believed.arrived["x-cost-feature"] == "search"
+    assert believed.arrived["baggage"] == "team=apollo,trace=on"
 
 
 def test_the_words_of_any_other_caller_are_ignored_noted_counted_and_taken_off(central: Stack, pki: Pki) -> None:
@@ -228,7 +229,7 @@ def test_the_words_of_any_other_caller_are_ignored_noted_counted_and_taken_off(c
     assert dropped() - before == len(IGNORED["notes"])
     # Nor may the next gateway believe it; what others need stays.
     assert not [name for name in ignored.arrived if name.startswith("x-cost-")]
-    assert ignored.arrived["baggage"] == "team=apollo"
+    assert ignored.arrived["baggage"] == "trace=on"
 
 
 @pytest.mark.parametrize("peer", [None, "forged"])

@@ -6,7 +6,6 @@ use super::warnings::{Warning, note, warning};
 use crate::document::Node;
 use jiff::Timestamp;
 use tollgate::api::provider;
-use tollgate::attribution::Dimension;
 use tollgate::budget::{Action, Amount, Budget, Condition, Limits, WhenMissing};
 use tollgate::config::{Config, DowngradeConfig, OnUnknownModel, OnUnmetered, ReservationConfig};
 use tollgate::estimate::{self, Size};
@@ -91,7 +90,7 @@ fn may_be_key(tree: &Node, pattern: &Glob) -> bool {
     pattern.is_wild() || hash || names.any(|name| pattern.matches(name))
 }
 
-/// Whether a value as it is recorded may match: normalised or hidden, where the configuration says so.
+/// Whether a value as it is recorded may match: hidden, where the configuration says so.
 fn may_be_value(tree: &Node, key: &str, pattern: &Glob) -> bool {
     if matches!(key, "model" | "provider" | "api_key") {
         return true;
@@ -100,16 +99,11 @@ fn may_be_value(tree: &Node, key: &str, pattern: &Glob) -> bool {
     let name = key.strip_prefix("tags.").unwrap_or(key);
     let text = pattern.as_str();
     let hidden = attribution.get("pseudonymise").map(Node::elements).unwrap_or_default();
-    if hidden.iter().any(|hidden| hidden.text() == Some(name)) {
-        return pattern.is_wild() || (text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    }
-    let is_id = Dimension::named(name).is_some_and(Dimension::is_id);
-    let normalised = attribution.get("normalise").and_then(Node::text) == Some("lowercase_hyphen") && !is_id;
-    let changed = |character: char| character.is_uppercase() || character.is_whitespace() || character == '_';
-    !normalised || !text.contains(changed) || stated_values(attribution, name).any(|value| pattern.matches(value))
+    let is_hidden = hidden.iter().any(|hidden| hidden.text() == Some(name));
+    !is_hidden || pattern.is_wild() || (text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The values that the configuration itself gives to a dimension, which are as they are written.
+/// The values that the configuration itself gives to a dimension.
 fn stated_values<'n>(attribution: &'n Node, name: &'n str) -> impl Iterator<Item = &'n str> {
     let keys = attribution.get("keys").map(Node::elements).unwrap_or_default();
     let set = keys.iter().filter_map(move |key| key.get("set")?.get(name)?.text());
