@@ -94,7 +94,7 @@ impl Keys {
                         true if in_query => self.look_at(&key, &mut first),
                         true => {}
                         false => self.look_for(&key, &mut first),
-                    })
+                    });
                 }
                 b"sec-websocket-protocol" => {
                     let protocols = value.split(|&byte| byte == b',');
