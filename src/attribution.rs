@@ -329,14 +329,13 @@ impl Attribution {
         }
         if source.is_none() && name.starts_with(HEADER_PREFIX.as_bytes()) {
             let read = if self.distrusted { Err(DropReason::Untrusted) } else { self.read_tag(rules, name, value) };
-            // One that is no source is an attempt on a lock all the same.
-            let locked = rules.slot_named_by(name).filter(|&slot| self.locks(rules, slot));
-            match (read, locked) {
-                (Err(DropReason::NotASource), Some(slot)) => {
-                    self.offer(rules, Target { slot, rank: BY_DEFAULT }, place, value);
+            if let Err(reason) = read {
+                // One that is no source is an attempt on a lock all the same.
+                let own = rules.slot_named_by(name).filter(|_| reason == DropReason::NotASource);
+                match own.filter(|&slot| self.locks(rules, slot)) {
+                    Some(slot) => self.offer(rules, Target { slot, rank: BY_DEFAULT }, place, value),
+                    None => self.note_drop(place, reason),
                 }
-                (Err(reason), _) => self.note_drop(place, reason),
-                (Ok(()), _) => {}
             }
         }
         if name == b"baggage" && !rules.from_baggage.is_empty() {
@@ -520,15 +519,16 @@ impl Attribution {
         if rules.from_baggage.is_empty() || !(self.distrusted || self.key.is_some()) {
             return None;
         }
-        let is_overruled = |member: &[u8]| {
-            let (key, _) = values::baggage(member).next()?;
-            let mut own = rules.from_baggage.iter().filter(|(own, _)| own.as_bytes() == key);
-            own.find(|(_, target)| self.distrusted || self.locks(rules, target.slot))
+        let overrules = |target: Target| self.distrusted || self.locks(rules, target.slot);
+        let is_overruled = |member: &&[u8]| {
+            let mut keys = values::baggage(member).map(|(key, _)| key);
+            keys.any(|key| rules.from_baggage.iter().any(|(own, to)| own.as_bytes() == key && overrules(*to)))
         };
         let values = headers.iter().filter(|(name, _)| *name == b"baggage");
         let members = values.flat_map(|(_, value)| value.split(|&byte| byte == b','));
-        let (gone, left): (Vec<_>, Vec<_>) = members.partition(|member| is_overruled(member).is_some());
-        (!gone.is_empty()).then(|| String::from_utf8_lossy(&left.join(&b','.to_owned())).trim().to_owned())
+        let (gone, mut left): (Vec<_>, Vec<_>) = members.partition(is_overruled);
+        left.retain(|member| !member.trim_ascii().is_empty());
+        (!gone.is_empty()).then(|| String::from_utf8_lossy(&left.join(&b',')).trim().to_owned())
     }
 }
 

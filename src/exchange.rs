@@ -26,7 +26,7 @@ mod response;
 pub use call::Ending;
 
 use crate::admin::{self, Step};
-use crate::api::{Api, Dialect, Endpoint, provider};
+use crate::api::{Api, Endpoint, provider};
 use crate::attribution::Attribution;
 use crate::body::{ContentEncoding, Framing};
 use crate::budget::Budget;
@@ -357,17 +357,21 @@ impl Exchange {
     ) -> Option<Box<Call>> {
         let method = headers.get(":method").unwrap_or_default();
         let path = headers.get(":path").unwrap_or_default();
-        let upstream = self.config.upstream(route, headers.text(":authority", 256));
+        let host = headers.text(":authority", 256);
+        let upstream = self.config.upstream(route, host);
         // A path that says what it is needs no telling; files and the like that go to an LLM upstream are no calls.
         let told = || {
             let json = headers.get("content-type").and_then(Framing::of_content_type) == Some(Framing::Json);
             let api = upstream.and_then(|upstream| upstream.api).filter(|_| method == b"POST" && json);
             api.map(Endpoint::of)
         };
-        // Google's APIs take the method from a header, too.
+        let is_googles = |api| {
+            let provider = upstream.and_then(|upstream| upstream.provider.as_deref());
+            provider::is_googles(api, path, provider, host)
+        };
         let overridden = || {
             headers.get("x-http-method-override").filter(|method| method.eq_ignore_ascii_case(b"POST"))?;
-            Endpoint::recognise(b"POST", path).filter(|endpoint| endpoint.api.format().dialect == Dialect::Google)
+            Endpoint::recognise(b"POST", path).filter(|endpoint| is_googles(endpoint.api))
         };
         let unrecognised = || self.unrecognised(headers, upstream.is_some());
         let rules = &self.config.attribution;
@@ -377,8 +381,7 @@ impl Exchange {
             left.map(keep_of_baggage).into_iter().for_each(edit);
             return None;
         };
-        let told = upstream.and_then(|upstream| upstream.provider.as_deref());
-        let key_in_query = provider::takes_key_in_query(endpoint.api, path, told, headers.text(":authority", 256));
+        let key_in_query = path.contains(&b'?') && is_googles(endpoint.api);
         let remove = |name| edit(Edit::Remove(name));
         let attribution = Attribution::read(rules, headers, route.properties, key_in_query, remove);
         attribution.baggage_left(rules, headers).map(keep_of_baggage).into_iter().for_each(edit);

@@ -55,12 +55,12 @@ pub fn of_host(host: &str) -> Option<&'static str> {
     HOSTS.iter().find(|(known, _)| belongs(known)).map(|&(_, provider)| provider)
 }
 
-/// The region in a name of Bedrock's: `bedrock-runtime.{region}.amazonaws.com`, also in China and behind the name of an
+/// The region in a name of Bedrock's: `bedrock-runtime.{region}.amazonaws.com`, also in China, and behind the name of an
 /// endpoint in a private network, and `bedrock-mantle.{region}.api.aws`.
 fn bedrock_region(host: &str) -> Option<&str> {
-    const ENDS: [&str; 4] = [".vpce.amazonaws.com", ".amazonaws.com", ".amazonaws.com.cn", ".api.aws"];
+    const ENDS: [&str; 3] = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"];
     let front = ENDS.iter().find_map(|end| host.strip_suffix(end))?;
-    let (service, region) = front.rsplit_once('.')?;
+    let (service, region) = front.strip_suffix(".vpce").unwrap_or(front).rsplit_once('.')?;
     service.rsplit('.').next().is_some_and(|service| service.starts_with("bedrock-")).then_some(region)
 }
 
@@ -87,17 +87,17 @@ pub fn of_format(api: Api, path: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the API takes a key in the query of its path, as all of Google's do: those, too, that speak the format of
-/// another. `told` is the provider that the configuration names. The host is the caller's word, so it does not speak
-/// against what the path says.
-pub fn takes_key_in_query(api: Api, path: &[u8], told: Option<&str>, host: Option<&str>) -> bool {
+/// Whether the API is one of Google's, those that speak the format of another among them: they take a key in the query of
+/// the path, and the method in a header. `told` is the provider that the configuration names. The host is the caller's
+/// word, so it does not speak against what the path says.
+pub fn is_googles(api: Api, path: &[u8], told: Option<&str>, host: Option<&str>) -> bool {
     let is_google = |provider: &str| matches!(provider, "gemini" | "vertex_ai");
-    if api.format().dialect == Dialect::Google || !path.contains(&b'?') {
-        return api.format().dialect == Dialect::Google;
-    }
-    let path = str::from_utf8(path).unwrap_or_default();
-    let is_at_home = || of_format(api, path).is_some_and(is_google) || path.contains("/v1beta/openai/");
-    told.map_or_else(|| host.and_then(of_host).is_some_and(is_google) || is_at_home(), is_google)
+    let is_at_home = || {
+        let path = str::from_utf8(path).unwrap_or_default();
+        of_format(api, path).is_some_and(is_google) || path.contains("/v1beta/openai/")
+    };
+    api.format().dialect == Dialect::Google
+        || told.map_or_else(|| host.and_then(of_host).is_some_and(is_google) || is_at_home(), is_google)
 }
 
 /// The region of the endpoint, where host or path names one: `eu` of `eu.api.openai.com`, `europe-west1` of
@@ -134,6 +134,7 @@ mod tests {
             ("bedrock-runtime-fips.us-east-1.amazonaws.com", Some("bedrock"), Some("us-east-1")),
             ("bedrock-runtime.cn-north-1.amazonaws.com.cn", Some("bedrock"), Some("cn-north-1")),
             ("vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", Some("bedrock"), Some("us-east-1")),
+            ("vpce-1.bedrock-runtime.cn-north-1.vpce.amazonaws.com.cn", Some("bedrock"), Some("cn-north-1")),
             ("bedrock-mantle.us-east-1.api.aws:443", Some("bedrock"), Some("us-east-1")),
             ("s3.eu-central-1.amazonaws.com", None, None),
             ("bedrock-runtime.amazonaws.com", None, None),

@@ -23,7 +23,7 @@ const MAX_KEYS: usize = 16;
 /// What browsers, which cannot set headers on a WebSocket, put before a key for OpenAI.
 const KEY_PROTOCOL: &[u8] = b"openai-insecure-api-key.";
 
-/// Base64 as the most lenient server reads it.
+/// Base64 as lenient servers read it, however it ends.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -63,6 +63,7 @@ pub(super) struct Presented {
 /// What there is to say of a key; of several the highest counts, and of the same the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
+    /// It is not there.
     None,
     Unknown,
     Known,
@@ -116,25 +117,23 @@ impl Keys {
 
     /// Makes `value` the key that counts, if it stands higher than the one that did.
     fn look_at(&self, value: &[u8], first: &mut Option<KeyHash>) {
-        self.look(value, true, first);
+        self.look_above(Standing::None, value, first);
     }
 
     /// The same, but only if it is known.
     fn look_for(&self, value: &[u8], first: &mut Option<KeyHash>) {
-        self.look(value, false, first);
+        self.look_above(Standing::Unknown, value, first);
     }
 
-    fn look(&self, value: &[u8], may_be_unknown: bool, first: &mut Option<KeyHash>) {
+    fn look_above(&self, least: Standing, value: &[u8], first: &mut Option<KeyHash>) {
         let value = value.trim_ascii();
-        let held = self.standing(first.as_ref());
-        let takes_unknown = may_be_unknown && held == Standing::None;
-        if held == Standing::Locking || (self.list.is_empty() && !takes_unknown) || !is_key(value) {
-            return;
-        }
-        let hash: KeyHash = Sha256::digest(value).into();
-        let standing = self.standing(Some(&hash));
-        if standing > held && (takes_unknown || standing > Standing::Unknown) {
-            *first = Some(hash);
+        let held = self.standing(first.as_ref()).max(least);
+        let highest = if self.list.is_empty() { Standing::Unknown } else { Standing::Locking };
+        if held < highest && is_key(value) {
+            let hash: KeyHash = Sha256::digest(value).into();
+            if self.standing(Some(&hash)) > held {
+                *first = Some(hash);
+            }
         }
     }
 
@@ -184,8 +183,8 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") || scheme.eq_ignore_ascii_case(b"bearer\t")).then_some(token)
 }
 
-/// Every key in a path's query: the `key` or `$key` of Google's APIs, which may be anything in another's (`true`), and the
-/// `api-key` of Azure's WebSockets.
+/// Every key in a path's query: the `key` or `$key` of Google's APIs, which may be anything in another's (`true`), the
+/// `api-key` of Azure's WebSockets and the `subscription-key` of its API management.
 fn query_keys(path: &[u8]) -> impl Iterator<Item = (bool, Cow<'_, [u8]>)> {
     let query = path.iter().position(|&byte| byte == b'?').and_then(|at| path.get(at + 1..)).unwrap_or_default();
     query.split(|&byte| byte == b'&').filter_map(|pair| {
@@ -193,7 +192,7 @@ fn query_keys(path: &[u8]) -> impl Iterator<Item = (bool, Cow<'_, [u8]>)> {
         let (name, value) = pair.split_at_checked(at)?;
         let name: Cow<'_, [u8]> = percent_decode(name).into();
         let is_plain = matches!(&*name, b"key" | b"$key");
-        let is_one = is_plain || *name == *b"api-key";
+        let is_one = is_plain || matches!(&*name, b"api-key" | b"subscription-key");
         is_one.then(|| (is_plain, percent_decode(value.get(1..).unwrap_or_default()).into()))
     })
 }
@@ -281,6 +280,7 @@ mod tests {
                 Some("bot"),
             ),
             (&[(":path", "/openai/realtime?deployment=d&api-key=sk-known")], Some("bot")),
+            (&[(":path", "/openai/deployments/d/chat/completions?subscription-key=sk-known")], Some("bot")),
             (&[(":path", "/v1beta/models/m:generateContent?$key=sk-known")], Some("bot")),
             (&[(":path", "/v1beta/models/m:generateContent?%24key=sk-known")], Some("bot")),
             // What may be anybody's password leaves no hash.

@@ -387,6 +387,9 @@ fn baggage_goes_on_without_what_a_lock_or_distrust_overrules() {
         (&known, all, Some("trace=1,user=u,x=y")),
         (&distrusted, all, Some("trace=1,x=y")),
         (&distrusted, &["team=a,user=b"], Some("")),
+        (&distrusted, &["team=a,", " ,x=y"], Some("x=y")),
+        (&distrusted, &["team=a, ,"], Some("")),
+        (&known, &["user=%61%2Cteam%3Da;p=\"x\", te%61m=a, team = a"], Some("user=%61%2Cteam%3Da;p=\"x\", te%61m=a")),
         (&known, &["user=u,teams=a"], None),
         (&distrusted, &[], None),
     ] {

@@ -244,7 +244,14 @@ fn conditions(node: Node<'_, '_>, rules: &Rules) -> Option<Box<[Condition]>> {
             values.error(unknown_key(name));
         }
         // Values are compared as they are recorded.
-        let glob = |node: Node<'_, '_>| node.text().map(|text| Glob::new(&rules.spelt(name, &text)));
+        let glob = |node: Node<'_, '_>| {
+            let text = node.text()?;
+            let pattern = Glob::new(&rules.spelt(name, &text));
+            if pattern.literal_bytes() == 0 && Glob::new(&text).literal_bytes() > 0 {
+                node.error("is nothing once it is normalised");
+            }
+            Some(pattern)
+        };
         let patterns = if values.is_list() { values.list(glob) } else { glob(values).map(|glob| vec![glob]) };
         conditions.push(Condition { key: name.into(), patterns: patterns.unwrap_or_default().into() });
     });

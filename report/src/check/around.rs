@@ -19,7 +19,7 @@ pub(super) fn of(config: &Config, tree: &Node, around: &Around) -> Vec<Warning> 
     list
 }
 
-/// Values that formats ask for and the filter does not keep, and records that nobody asks for.
+/// Values that access logs ask for and the filter does not keep, and records that nobody asks for.
 fn logged(config: &Config, around: &Around, list: &mut Vec<Warning>) {
     let kept: Vec<&str> =
         config.access_log.values.iter().filter_map(|value| value.key.strip_prefix("tollgate.")).collect();

@@ -51,7 +51,7 @@ fn conditions(config: &Config, tree: &Node, conditions: &[Condition], path: &str
                 Some("matches no key: it is neither a name in attribution.keys nor 12 hex digits of a key's SHA-256")
             }
             key if none(&|pattern| may_be_value(tree, key, pattern)) => {
-                Some("can never match: values are normalised or hidden before, as the section attribution says")
+                Some("can never match: attribution.pseudonymise puts pseudonyms in the place of its values")
             }
             key if has_no_source(tree, key) => {
                 Some("no call has a value of it, as attribution.trust_headers is never: no call can match")
@@ -90,7 +90,7 @@ fn may_be_key(tree: &Node, pattern: &Glob) -> bool {
     pattern.is_wild() || hash || names.any(|name| pattern.matches(name))
 }
 
-/// Whether a value as it is recorded may match: hidden, where the configuration says so.
+/// Whether a value as it is recorded may match: a pseudonym, where the configuration says so.
 fn may_be_value(tree: &Node, key: &str, pattern: &Glob) -> bool {
     if matches!(key, "model" | "provider" | "api_key") {
         return true;

@@ -331,16 +331,17 @@ fn holding_headers_without_what_it_needs_of_envoy_is_a_warning() {
     }
 }
 
-/// Findings about an Envoy with these parts, as `code message`.
+/// Findings about an Envoy with these parts, as `code path`.
 fn around(log: &str, jwt: &str, route: &str, plugin: &str, config: &str) -> Vec<String> {
     let collector = if config.contains("collector") { "" } else { "collector: {cluster: c}" };
+    let log = if log.starts_with('{') { log.into() } else { format!("{{log_format: {{text_format: \"{log}\"}}}}") };
     let yaml = format!(
         "\
 static_resources:
   clusters: [{{name: c}}, {{name: openai}}]
   listeners:
   - filter_chains:
-    - access_log: [{{log_format: {{text_format: \"{log}\"}}}}]
+    - access_log: [{log}]
       route_config:
         virtual_hosts:
         - domains: [llm.gateway, \"llm.gateway:*\"]
@@ -381,6 +382,8 @@ fn a_value_that_a_format_asks_for_and_the_filter_does_not_keep_is_a_warning() {
     }
     let both = format("team") + &format("user");
     assert_eq!(around(&both, "{}", "", "", "").len(), 2, "each is named");
+    let service = |names: &str| format!("{{common_config: {{filter_state_objects_to_log: [{names}]}}}}");
+    assert_eq!(around(&service("wasm.tollgate.team, wasm.other.team"), "{}", "", "", "").len(), 1);
 }
 
 #[test]
@@ -388,6 +391,11 @@ fn records_that_nobody_takes_are_a_warning() {
     for (log, config, expected) in [
         ("%REQ(:PATH)%", "collector: null", vec!["no_collector ", "no_records "]),
         ("%FILTER_STATE(wasm.tollgate.record:PLAIN)%", "collector: null", vec!["no_collector "]),
+        (
+            "{common_config: {filter_state_objects_to_log: [wasm.tollgate.record]}}",
+            "collector: null",
+            vec!["no_collector "],
+        ),
         ("%REQ(:PATH)%", "collector: {cluster: c}", vec![]),
     ] {
         assert_eq!(around(log, "{}", "", "", config), expected, "{log} {config}");

@@ -5,13 +5,15 @@ use super::{either, find_plugins, is_tollgate};
 use crate::document::{Document, Node};
 use std::collections::BTreeSet;
 
-/// What stands before the name of a value of the filter's in a format.
-const LOGGED: &str = "FILTER_STATE(wasm.tollgate.";
+/// What stands before the name of a value of the filter's.
+const VALUE: &str = "wasm.tollgate.";
+/// What stands before that in a format.
+const IN_FORMAT: &str = "FILTER_STATE(";
 
 /// What stands around the filter.
 #[derive(Debug, Default)]
 pub(crate) struct Around {
-    /// Values of the filter's that formats ask for.
+    /// Values of the filter's that access logs ask for.
     pub(crate) logged: Vec<Logged>,
     /// Routes that give the request another host, which they do after the filter.
     pub(crate) rewritten: Vec<Rewritten>,
@@ -22,7 +24,7 @@ pub(crate) struct Around {
     pub(crate) has_listener: bool,
 }
 
-/// A value that a format asks for.
+/// A value that an access log asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Logged {
     /// Its name, without what all have in front.
@@ -53,11 +55,17 @@ pub(super) fn of(document: &Document) -> Around {
 
 /// Looks at a node and all below; `behind` is whether it stands behind the filter.
 fn find(node: &Node, behind: bool, around: &mut Around) {
-    if let Some(text) = node.text() {
-        for rest in text.split(LOGGED).skip(1) {
+    let mut logged = |from: &Node, text: &str| {
+        if let Some(rest) = text.strip_prefix(VALUE) {
             let name = rest.split([':', ')']).next().unwrap_or_default();
-            around.logged.push(Logged { name: name.into(), line: node.at.line });
+            around.logged.push(Logged { name: name.into(), line: from.at.line });
         }
+    };
+    node.text().unwrap_or_default().split(IN_FORMAT).skip(1).for_each(|text| logged(node, text));
+    // Those of a gRPC service are listed.
+    let listed = either(node, "filter_state_objects_to_log", "filterStateObjectsToLog");
+    for name in listed.map(Node::elements).unwrap_or_default() {
+        logged(name, name.text().unwrap_or_default());
     }
     for host in either(node, "virtual_hosts", "virtualHosts").map(Node::elements).unwrap_or_default() {
         let domains: Vec<String> = texts(host.get("domains")).collect();

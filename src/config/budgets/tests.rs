@@ -102,6 +102,24 @@ fn every_window_is_known_by_name() {
 }
 
 #[test]
+fn a_match_that_normalising_leaves_nothing_of_is_refused() {
+    let with = |pattern: &str| {
+        let mut config = one(&json!({"match": {"team": [pattern]}}));
+        config["attribution"] = json!({"normalise": "lowercase_hyphen"});
+        config
+    };
+    for pattern in ["_*", "*-", "--"] {
+        // What is left would match every call, or none.
+        let expected = "budgets[0].match.team[0]: is nothing once it is normalised";
+        assert_eq!(errors(&with(pattern)), [expected], "{pattern}");
+    }
+    for (pattern, spelt) in [("*", "*"), ("_A*", "a*"), ("a_*-b", "a-*-b")] {
+        let config = read_config(&with(pattern));
+        assert_eq!(config.budgets[0].conditions[0].patterns[0].as_str(), spelt);
+    }
+}
+
+#[test]
 fn every_error_in_a_budget_says_where_and_what() {
     let windows = "minute, hour, day, week, month, quarter, year or lifetime";
     let window = format!("budgets[0].window: expected {windows}, got \"fortnight\"");

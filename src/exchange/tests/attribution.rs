@@ -210,6 +210,10 @@ fn a_post_under_the_name_of_a_get_is_a_call_where_google_takes_it_for_one() {
     };
     let gemini = "/v1beta/models/gemini-2.5-flash:generateContent";
     assert_eq!(over("GET", gemini, b"generativelanguage.googleapis.com"), Some(Some("t".to_owned())));
+    let vertex = "/v1/projects/p/locations/global/publishers/anthropic/models/claude-haiku-4-5:rawPredict";
+    for path in [vertex, "/v1beta/openai/chat/completions"] {
+        assert_eq!(over("GET", path, b"gateway.internal"), Some(Some("t".to_owned())), "{path}");
+    }
     assert_eq!(over("GET", "/v1/chat/completions", b"api.openai.com"), None);
 }
 
