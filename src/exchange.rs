@@ -365,10 +365,8 @@ impl Exchange {
             let api = upstream.and_then(|upstream| upstream.api).filter(|_| method == b"POST" && json);
             api.map(Endpoint::of)
         };
-        let is_googles = |api| {
-            let provider = upstream.and_then(|upstream| upstream.provider.as_deref());
-            provider::is_googles(api, path, provider, host)
-        };
+        let biller = upstream.and_then(|upstream| upstream.provider.as_deref());
+        let is_googles = |api| provider::is_googles(api, path, biller, host);
         let overridden = || {
             headers.get("x-http-method-override").filter(|method| method.eq_ignore_ascii_case(b"POST"))?;
             Endpoint::recognise(b"POST", path).filter(|endpoint| is_googles(endpoint.api))
