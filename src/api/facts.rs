@@ -271,12 +271,12 @@ impl Sink<ReplyField> for ReplyFacts {
             }
             ReplyField::Count(slot) => {
                 if let Some(tokens) = number(value) {
-                    *slot(staged.counts()) = Some(tokens);
+                    staged.count(slot, tokens);
                 }
             }
             ReplyField::TellingCount(slot, rule) => {
                 if let Some(tokens) = number(value) {
-                    *slot(staged.counts()) = Some(tokens);
+                    staged.count(slot, tokens);
                     // What OpenAI's names tell stands, whatever other names are beside them.
                     if self.rule != Some(Rule::OpenAi) {
                         self.rule = Some(rule);
@@ -449,7 +449,8 @@ impl ReplySink<ReplyField> for ReplyFacts {
         if staged.is_error && self.error.is_none() {
             self.error = Some(staged.code.unwrap_or_else(|| "error".into()));
         }
-        if !staged.iterations.is_empty() {
+        // Without counts they are no account of what was used.
+        if staged.iterations.iter().any(|iteration| !iteration.usage.is_empty()) {
             self.iterations = staged.iterations;
         }
         self.units.extend(staged.units);

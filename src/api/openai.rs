@@ -138,6 +138,12 @@ pub(super) const OUTPUT_DETAILS: Places<ReplyField> = &[
     key("image_tokens", count(|usage| &mut usage.output_image)),
 ];
 
+/// What Perplexity's agents did.
+pub(super) const TOOL_CALLS: Place<ReplyField> = within(
+    "tool_calls_details",
+    &[within("search_web", &[key("invocation", ReplyField::Unit(Unit::WebSearchRequests))])],
+);
+
 /// `usage` in either of OpenAI's spellings, prompt/completion and input/output.
 pub(super) const USAGE: Place<ReplyField> = container(
     "usage",
@@ -168,10 +174,7 @@ pub(super) const USAGE: Place<ReplyField> = container(
         key("cost_in_usd_ticks", ReplyField::CostTicks),
         within("server_side_tool_usage_details", &[key("web_search_calls", ReplyField::Unit(Unit::WebSearchRequests))]),
         key("num_search_queries", ReplyField::Unit(Unit::WebSearchRequests)),
-        within(
-            "tool_calls_details",
-            &[within("search_web", &[key("invocation", ReplyField::Unit(Unit::WebSearchRequests))])],
-        ),
+        TOOL_CALLS,
         key("service_tier", ReplyField::ServiceTier),
     ],
 );

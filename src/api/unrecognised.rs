@@ -31,6 +31,7 @@ const USAGE: Place<ReplyField> = container(
         key("cacheReadInputTokens", count(|usage| &mut usage.cached_input)),
         key("cacheWriteInputTokens", count(|usage| &mut usage.cache_creation)),
         key("seconds", ReplyField::Unit(Unit::AudioSeconds)),
+        openai::TOOL_CALLS,
         // Mistral's conversations.
         key("connector_tokens", count(|usage| &mut usage.tool_use_input)),
         within("connectors", &[key("web_search", ReplyField::Unit(Unit::WebSearchRequests))]),

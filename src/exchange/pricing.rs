@@ -172,6 +172,8 @@ struct Pricing<'a> {
 /// A part of a call with a price of its own.
 struct Part<'t> {
     model: Option<&'t Model>,
+    /// The table has no such model: it is the dearest.
+    is_assumed: bool,
     usage: TokenUsage,
     units: Units,
 }
@@ -193,17 +195,16 @@ impl<'a> Pricing<'a> {
     fn price(&self, record: &mut UsageRecord, usage: &TokenUsage, priced: PriceStatus) -> Outcome {
         let prices = &self.config.prices;
         let mut status = priced;
-        let found = self.call.priced_on(&prices.table);
-        let (model, by) = match found {
-            Some((model, by)) => (Some(model), Some(by)),
-            None if self.call.on_unknown_model(self.config) == OnUnknownModel::AssumeHighest => {
-                status = PriceStatus::Estimated;
-                (self.dearest(usage), Some(PricedBy::AssumedHighest))
+        let (mut model, mut by) = self.call.priced_on(&prices.table).unzip();
+        let parts = self.parts(model, usage);
+        if let Some(assumed) = parts.iter().find(|part| part.is_assumed) {
+            status = PriceStatus::Estimated;
+            if model.is_none() {
+                (model, by) = (assumed.model, Some(PricedBy::AssumedHighest));
             }
-            None => (None, None),
-        };
+        }
         record.priced_model = model.map(|model| model.name.clone());
-        record.priced_by = by.filter(|_| model.is_some()).map(|by| by.name().into());
+        record.priced_by = by.map(|by| by.name().into());
         record.price_version = prices.table.version().map(Into::into);
         if record.provider.is_none() && by != Some(PricedBy::AssumedHighest) {
             record.provider = model.and_then(|model| model.provider.clone());
@@ -211,7 +212,7 @@ impl<'a> Pricing<'a> {
         let mut outcome = Outcome::default();
         let mut total = Some(Usd::ZERO);
         let mut notes = Notes::default();
-        for part in self.parts(model, usage) {
+        for part in parts {
             outcome.tokens.extend(part.usage.buckets());
             let cost = part.model.ok_or(NoPrice::UnknownModel);
             let cost = cost.and_then(|model| price::cost(model, &part.usage, &part.units, &self.circumstances()));
@@ -261,19 +262,26 @@ impl<'a> Pricing<'a> {
         units.insert(Unit::Requests, Decimal::ONE);
         let iterations = &self.call.reply.iterations;
         if iterations.is_empty() {
-            return vec![Part { model, usage: *usage, units }];
+            return vec![self.part(model, *usage, units)];
         }
-        let part = |iteration: &'t Iteration| Part {
-            model: match iteration.model.as_deref() {
+        let part = |iteration: &Iteration| {
+            let model = match iteration.model.as_deref() {
                 Some(name) => self.call.find_model(&self.config.prices.table, name),
                 None => model,
-            },
-            usage: iteration.usage.normalise(self.call.rule()),
-            units: Units::new(),
+            };
+            self.part(model, iteration.usage.normalise(self.call.rule()), Units::new())
         };
         let mut parts: Vec<_> = iterations.iter().map(part).collect();
-        parts.push(Part { model, usage: TokenUsage::default(), units });
+        let assumed = parts.iter().find(|part| part.is_assumed).and_then(|part| part.model);
+        parts.push(Part { model: model.or(assumed), is_assumed: false, usage: TokenUsage::default(), units });
         parts
+    }
+
+    /// A part at `model`, or at the dearest where that is to be assumed of what nobody has a price for.
+    fn part<'t>(&'t self, model: Option<&'t Model>, usage: TokenUsage, units: Units) -> Part<'t> {
+        let assumes = model.is_none() && self.call.on_unknown_model(self.config) == OnUnknownModel::AssumeHighest;
+        let assumed = if assumes { self.dearest(&usage) } else { None };
+        Part { model: model.or(assumed), is_assumed: assumed.is_some(), usage, units }
     }
 
     /// The model of the biller at which `usage` costs most.

@@ -224,8 +224,7 @@ impl PriceTable {
         Some((self.models.get(index as usize)?, how))
     }
 
-    /// The model to price a call on: of the name that answered, else of the name that was asked for; the biller's own
-    /// before another's.
+    /// The model to price a call on: of the name that answered, else of the name that was asked for.
     pub fn find_first(
         &self,
         response_model: Option<&str>,
@@ -235,16 +234,16 @@ impl PriceTable {
     ) -> Option<(&Model, PricedBy)> {
         let find = |name: Option<&str>| self.find(name?, biller, region);
         let response = find(response_model).map(|(model, how)| (model, PricedBy::Response(how)));
-        // Bedrock sells Anthropic's models under names of its own, and the answers name Anthropic's.
-        let is_others = |model: &Model| match (model.provider.as_deref(), biller.name()) {
-            (Some(provider), Some(biller)) => !same_provider(provider, biller) && !is_related(provider, biller),
-            _ => false,
-        };
-        if response.is_some_and(|(model, _)| !is_others(model)) {
-            return response;
+        let request = || find(request_model).map(|(model, how)| (model, PricedBy::Request(how)));
+        // These sell Anthropic's models under names of their own, and the answers name Anthropic's. Elsewhere another
+        // name in the answer is another model: behind a deployment, or in place of the one that was asked for.
+        if let Some(seller) = biller.name().filter(|name| matches!(*name, "bedrock" | "vertex_ai")) {
+            let is_own = |&(model, _): &(&Model, PricedBy)| {
+                model.provider.as_deref().is_none_or(|provider| same_provider(provider, seller))
+            };
+            return response.filter(is_own).or_else(|| request().filter(is_own)).or(response).or_else(request);
         }
-        let request = find(request_model).map(|(model, how)| (model, PricedBy::Request(how)));
-        request.filter(|(model, _)| response.is_none() || !is_others(model)).or(response)
+        response.or_else(request)
     }
 
     fn search(&self, name: &str, biller: Biller<'_>, region: Option<&str>) -> Found {

@@ -1,6 +1,6 @@
 //! What one JSON text of a reply says of usage, until it is over.
 
-use super::super::Side;
+use super::super::{Side, Slot};
 use super::Iteration;
 use crate::body::json::Value;
 use crate::money::Decimal;
@@ -78,6 +78,12 @@ impl Staged {
             Some(iteration) if self.in_iteration => &mut iteration.usage,
             _ => self.open.get_or_insert_default(),
         }
+    }
+
+    /// Takes a count. Of several names of one the highest counts: servers write zeros under those they do not use.
+    pub(super) fn count(&mut self, slot: Slot, tokens: u64) {
+        let count = slot(self.counts());
+        *count = (*count).max(Some(tokens));
     }
 
     pub(super) fn usage_object(&mut self, value: Value<'_>) {
