@@ -299,7 +299,9 @@ impl Attribution {
         if rules.forwards_headers() || !rules.from_baggage.is_empty() {
             // It may be a call to the gateway behind this one.
             caller.distrusted = !rules.trusts(properties);
-            caller.key = rules.keys.find(headers, true).known;
+            if !rules.keys.list.is_empty() {
+                caller.key = rules.keys.find(headers, true).known;
+            }
         }
         caller.take_off(rules, headers, take_off);
         caller.baggage_left(rules, headers)

@@ -5,7 +5,7 @@
 
 use super::dimension::{Dimension, Name, header_name};
 use super::keys::{Key, KeyHash, Keys};
-use super::values::{Pseudonym, Treatment, lowercase_hyphen, property_text};
+use super::values::{Pseudonym, Treatment, property_text};
 use super::{DropReason, HEADER_PREFIX, TAG_PREFIX};
 use crate::api::RequestField;
 use crate::body::json::Paths;
@@ -482,7 +482,7 @@ impl Rules {
     /// `text`, which is to be compared with values of `key`, in the spelling that they are put in.
     pub fn spelt<'t>(&self, key: &str, text: &'t str) -> Cow<'t, str> {
         let is_id = Dimension::named(key).is_some_and(Dimension::is_id);
-        if self.treatment.normalise && self.knows(key) && !is_id { lowercase_hyphen(text) } else { text.into() }
+        if self.knows(key) { self.treatment.spelt(text, is_id) } else { text.into() }
     }
 
     /// Whether every call that is let pass has a value of it.

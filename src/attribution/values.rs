@@ -19,7 +19,7 @@ impl Treatment {
     /// The value as it is recorded.
     pub(super) fn apply<'v>(&self, value: &'v [u8], is_id: bool, is_hidden: bool) -> Result<Cow<'v, str>, DropReason> {
         let value = check(value, self.max_value_bytes)?;
-        let value = if self.normalise && !is_id { lowercase_hyphen(value) } else { Cow::Borrowed(value) };
+        let value = self.spelt(value, is_id);
         if value.is_empty() {
             return Err(DropReason::Empty);
         }
@@ -27,6 +27,11 @@ impl Treatment {
             Some(pseudonym) if is_hidden => Ok(Cow::Owned(pseudonym.of(&value))),
             _ => Ok(value),
         }
+    }
+
+    /// A value in the spelling it is recorded in.
+    pub(super) fn spelt<'v>(&self, value: &'v str, is_id: bool) -> Cow<'v, str> {
+        if self.normalise && !is_id { lowercase_hyphen(value) } else { Cow::Borrowed(value) }
     }
 }
 
@@ -45,7 +50,7 @@ fn check(value: &[u8], max_value_bytes: usize) -> Result<&str, DropReason> {
 }
 
 /// `Customer Success` and `customer_success` as `customer-success`.
-pub(super) fn lowercase_hyphen(value: &str) -> Cow<'_, str> {
+fn lowercase_hyphen(value: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if value.bytes().all(plain) {
         return Cow::Borrowed(value);

@@ -259,7 +259,7 @@ fn read_pseudonym_key(node: Node<'_, '_>) -> Option<Pseudonym> {
 
 fn read_trust(node: Node<'_, '_>) -> Option<Trust> {
     if !node.is_object() {
-        return match node.secret_text().as_deref() {
+        return match node.as_text().as_deref() {
             Some("always") => Some(Trust::Always),
             Some("never") => Some(Trust::Never),
             _ => {
@@ -339,7 +339,7 @@ fn read_key(node: Node<'_, '_>, names: &Names<'_>, own: &Values) -> Option<KeyDr
 
 /// 64 hex digits. What stands there instead may be the key itself, so it is never shown.
 pub(super) fn read_hash(node: Node<'_, '_>) -> Option<KeyHash> {
-    let Some(text) = node.secret_text() else {
+    let Some(text) = node.as_text() else {
         node.error("expected the SHA-256 of the key, 64 hex digits");
         return None;
     };

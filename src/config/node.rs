@@ -97,8 +97,9 @@ impl<'a, 'p> Node<'a, 'p> {
         }
     }
 
-    /// A string that may be a secret put in the wrong place: no error shows it, and `None` is left to the caller.
-    pub(crate) fn secret_text(&self) -> Option<Cow<'a, str>> {
+    /// The string, where it is one. What to say of anything else is left to the caller: a secret put in the wrong place is
+    /// not to be shown.
+    pub(crate) fn as_text(&self) -> Option<Cow<'a, str>> {
         serde_json::from_str::<CowText<'a>>(self.raw.get()).ok().map(|text| text.0)
     }
 
